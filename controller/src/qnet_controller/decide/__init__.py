@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy: a pure function from (model, question, time) to a verdict."""

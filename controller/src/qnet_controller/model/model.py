@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model: current intent and current pod locations, indexed for decisions.
+
+Every change returns what it touched, as `Touch` keys. A flow that was derived from the model names the keys it
+depends on, so the cost of a change is proportional to what it affects. A model built from the same objects in any
+order answers alike; tests compare it with one built from scratch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeVar
+
+from .objects import (
+    Address,
+    Change,
+    Export,
+    Host,
+    Location,
+    Network,
+    Object,
+    Pod,
+    Removed,
+    SecurityGroup,
+    Service,
+    ServiceIP,
+)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+Touch = tuple[str, object]
+"""What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
+("source", group number) for what pods of the group may do, ("pod", pod key), ("host", datapath id),
+("network", network)."""
+
+Touches = frozenset[Touch]
+NOTHING: Touches = frozenset()
+
+
+class Model:
+    """Intent and locations. Not thread-safe: it belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, Network] = {}
+        self.network_by_vni: dict[int, Network] = {}
+        self.hosts: dict[str, Host] = {}
+        self.host_by_datapath: dict[int, Host] = {}
+        self.host_by_vtep: dict[Address, Host] = {}
+        self.groups: dict[str, SecurityGroup] = {}
+        self.group_by_number: dict[int, SecurityGroup] = {}
+        self.services: dict[str, Service] = {}
+        self.service_ips: dict[str, ServiceIP] = {}
+        self.pods: dict[str, Pod] = {}
+        self.exports: dict[str, Export] = {}
+        self.owner: dict[tuple[str, Address], Pod | ServiceIP] = {}
+        self.pod_by_port: dict[str, Pod] = {}
+        self.pods_of: dict[str, set[str]] = defaultdict(set)
+        self.service_ips_of: dict[str, set[str]] = defaultdict(set)
+        self.services_of: dict[str, set[str]] = defaultdict(set)
+        self.exports_of: dict[str, set[str]] = defaultdict(set)
+        self._sightings: dict[str, dict[int, Location]] = defaultdict(dict)
+        self._ports_of: dict[int, dict[int, str]] = defaultdict(dict)
+        self._absent: set[int] = set()
+
+    # -- intent ------------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Iterable[Change]) -> Touches:
+        """Take over changes of intent, in any order; returns everything touched by them."""
+        touched: set[Touch] = set()
+        for change in changes:
+            if isinstance(change, Removed):
+                touched |= self._replace(change.kind, change.key, None)
+            else:
+                touched |= self._replace(type(change), change.key, change)
+        return frozenset(touched)
+
+    def _replace(self, kind: type[Object], key: str, new: Object | None) -> set[Touch]:
+        table: dict[str, Object] = self._table(kind)
+        old = table.get(key)
+        if old == new:
+            return set()
+        touched: set[Touch] = set()
+        if old is not None:
+            touched |= self._touches(old)
+            self._unindex(old)
+            del table[key]
+        if new is not None:
+            table[key] = new
+            self._index(new)
+            touched |= self._touches(new)
+        return touched
+
+    def _table(self, kind: type[Object]) -> dict[str, Object]:
+        tables: dict[type[Object], object] = {
+            Network: self.networks,
+            Host: self.hosts,
+            SecurityGroup: self.groups,
+            Service: self.services,
+            ServiceIP: self.service_ips,
+            Pod: self.pods,
+            Export: self.exports,
+        }
+        return tables[kind]  # type: ignore[return-value]
+
+    def _index(self, item: Object) -> None:
+        match item:
+            case Network():
+                self.network_by_vni[item.vni] = item
+            case Host():
+                self.host_by_datapath[item.datapath_id] = item
+                for vtep in item.vteps:
+                    self.host_by_vtep[vtep] = item
+            case SecurityGroup():
+                self.group_by_number[item.number] = item
+            case Service():
+                self.services_of[item.group].add(item.key)
+            case ServiceIP():
+                self.service_ips_of[item.service].add(item.key)
+                self.owner[item.network, item.address] = item
+            case Pod():
+                self.pods_of[item.service].add(item.key)
+                self.pod_by_port[item.port_name] = item
+                for address in item.addresses:
+                    self.owner[item.network, address] = item
+            case Export():
+                self.exports_of[item.service].add(item.key)
+
+    def _unindex(self, item: Object) -> None:
+        match item:
+            case Network():
+                _drop(self.network_by_vni, item.vni, item)
+            case Host():
+                _drop(self.host_by_datapath, item.datapath_id, item)
+                for vtep in item.vteps:
+                    _drop(self.host_by_vtep, vtep, item)
+            case SecurityGroup():
+                _drop(self.group_by_number, item.number, item)
+            case Service():
+                _discard(self.services_of, item.group, item.key)
+            case ServiceIP():
+                _discard(self.service_ips_of, item.service, item.key)
+                _drop(self.owner, (item.network, item.address), item)
+            case Pod():
+                _discard(self.pods_of, item.service, item.key)
+                _drop(self.pod_by_port, item.port_name, item)
+                for address in item.addresses:
+                    _drop(self.owner, (item.network, address), item)
+            case Export():
+                _discard(self.exports_of, item.service, item.key)
+
+    def _touches(self, item: Object) -> set[Touch]:
+        match item:
+            case Network():
+                return {("network", item.name)}
+            case Host():
+                pods = (self.pod_by_port.get(name) for name in self._ports_of[item.datapath_id].values())
+                return {("host", item.datapath_id)}.union(*(self._pod_touches(pod) for pod in pods if pod))
+            case SecurityGroup():
+                return self._group_touches(item)
+            case Service():
+                return self._group_touches(self.groups.get(item.group)) | self._service_touches(item.key)
+            case ServiceIP():
+                # The first Service IP of a group turns `direct` into `open` for all of it.
+                service = self.services.get(item.service)
+                group = self.groups.get(service.group) if service else None
+                return (
+                    {("address", (item.network, item.address)), ("exports", item.service)}
+                    | self._group_touches(group)
+                )  # fmt: skip
+            case Pod():
+                return self._pod_touches(item)
+            case Export():
+                return self._export_touches(item)
+
+    def _group_touches(self, group: SecurityGroup | None) -> set[Touch]:
+        if group is None:
+            return set()
+        touched: set[Touch] = {("source", group.number)}
+        for service in self.services_of.get(group.name, ()):
+            touched |= self._service_touches(service)
+        return touched
+
+    def _service_touches(self, key: str) -> set[Touch]:
+        touched: set[Touch] = {("exports", key), ("backends", key)}
+        for pod in self.pods_of.get(key, ()):
+            touched |= self._pod_touches(self.pods[pod])
+        for name in self.service_ips_of.get(key, ()):
+            address = self.service_ips[name]
+            touched.add(("address", (address.network, address.address)))
+        return touched
+
+    @staticmethod
+    def _pod_touches(pod: Pod) -> set[Touch]:
+        return {("pod", pod.key), ("backends", pod.service)} | {
+            ("address", (pod.network, address)) for address in pod.addresses
+        }
+
+    def _export_touches(self, export: Export) -> set[Touch]:
+        touched: set[Touch] = {("exports", export.service)}
+        # Answers from the exporting group to the importing one depend on the export as well.
+        exporter = self.groups.get(export.service.partition("/")[0])
+        if exporter:
+            touched.add(("source", exporter.number))
+        return touched
+
+    # -- expiry ------------------------------------------------------------------------------------------------
+
+    def next_expiry(self, now: float) -> float | None:
+        """The next time (Unix seconds) after `now` at which an export ends, if any."""
+        return min((e.expires for e in self.exports.values() if e.expires is not None and e.expires > now), default=None)
+
+    def expired(self, since: float, now: float) -> Touches:
+        """What is touched by exports that ended after `since` and up to `now`."""
+        ended = (e for e in self.exports.values() if e.expires is not None and since < e.expires <= now)
+        return frozenset().union(*(self._export_touches(export) for export in ended))
+
+    # -- location ----------------------------------------------------------------------------------------------
+
+    def port_seen(self, datapath_id: int, number: int, name: str, live: bool) -> Touches:
+        """A switch reports a port, new or changed. The latest switch to report a pod's port has the pod."""
+        location = Location(datapath_id, number, live)
+        sightings = self._sightings[name]
+        before = sightings.get(datapath_id)
+        if before == location:
+            return NOTHING
+        touched = NOTHING
+        if self._ports_of[datapath_id].get(number, name) != name:
+            touched = self.port_gone(datapath_id, number)
+        if before is not None and before.port != number:
+            self._ports_of[datapath_id].pop(before.port, None)
+        # A dict keeps the place of a key that is written again: only a new port takes the pod over.
+        self._sightings[name][datapath_id] = location
+        self._ports_of[datapath_id][number] = name
+        return touched | self._port_touches(name)
+
+    def port_gone(self, datapath_id: int, number: int) -> Touches:
+        """A switch no longer has the port."""
+        name = self._ports_of[datapath_id].pop(number, None)
+        if name is None:
+            return NOTHING
+        self._sightings[name].pop(datapath_id, None)
+        if not self._sightings[name]:
+            del self._sightings[name]
+        return self._port_touches(name)
+
+    def switch_ports(self, datapath_id: int, ports: Iterable[tuple[int, str, bool]]) -> Touches:
+        """The complete port list (number, name, live) of a switch that has just connected."""
+        listed = {number: (name, live) for number, name, live in ports}
+        touched: set[Touch] = set()
+        for number, name in list(self._ports_of[datapath_id].items()):
+            if listed.get(number, ("",))[0] != name:
+                touched |= self.port_gone(datapath_id, number)
+        for number, (name, live) in listed.items():
+            touched |= self.port_seen(datapath_id, number, name, live)
+        if datapath_id in self._absent:
+            self._absent.discard(datapath_id)
+            touched |= self._ports_touches(datapath_id)
+        return frozenset(touched)
+
+    def switch_lost(self, datapath_id: int) -> Touches:
+        """The switch has been unreachable for longer than the grace time: its pods leave the rotation.
+
+        Their locations stay known, so established traffic that still flows is not cut.
+        """
+        if datapath_id in self._absent:
+            return NOTHING
+        self._absent.add(datapath_id)
+        return self._ports_touches(datapath_id)
+
+    def _port_touches(self, port_name: str) -> Touches:
+        pod = self.pod_by_port.get(port_name)
+        return frozenset(self._pod_touches(pod)) if pod else NOTHING
+
+    def _ports_touches(self, datapath_id: int) -> Touches:
+        return frozenset().union(*(self._port_touches(name) for name in self._ports_of[datapath_id].values()))
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    def location(self, pod: Pod) -> Location | None:
+        """Where the pod is, as far as the switches have said."""
+        sightings = self._sightings.get(pod.port_name)
+        return sightings[next(reversed(sightings))] if sightings else None
+
+    def in_rotation(self, pod: Pod) -> bool:
+        """Whether new connections may be balanced to the pod."""
+        location = self.location(pod)
+        return (
+            pod.state == "active"
+            and pod.weight > 0
+            and location is not None
+            and location.live
+            and location.datapath_id not in self._absent
+        )
+
+    def local_pods(self, datapath_id: int) -> list[tuple[Pod, Location]]:
+        """The pods located on a switch, with their locations."""
+        found = []
+        for name in self._ports_of.get(datapath_id, {}).values():
+            pod = self.pod_by_port.get(name)
+            location = self.location(pod) if pod else None
+            if pod and location and location.datapath_id == datapath_id:
+                found.append((pod, location))
+        return found
+
+    def port_number(self, datapath_id: int, name: str) -> int | None:
+        """The OpenFlow number of a named port of a switch."""
+        sighting = self._sightings.get(name, {}).get(datapath_id)
+        return sighting.port if sighting else None
+
+    def has_service_ip(self, group: str, network: str) -> bool:
+        """Whether any service of the group has a Service IP in the network."""
+        return any(
+            self.service_ips[name].network == network
+            for service in self.services_of.get(group, ())
+            for name in self.service_ips_of.get(service, ())
+        )
+
+
+def _drop(index: dict[_K, _V], key: _K, item: object) -> None:
+    """Remove `key` unless another object has taken it over already."""
+    if index.get(key) == item:
+        del index[key]
+
+
+def _discard(index: dict[str, set[str]], key: str, member: str) -> None:
+    """Remove `member`, and the set when it is empty."""
+    members = index.get(key)
+    if members is not None:
+        members.discard(member)
+        if not members:
+            del index[key]

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects of intent, as values. Keys are the names of docs/design/architecture.md; addresses are packed bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Address = bytes
+"""A packed address: 4 bytes for IPv4, 16 for IPv6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """An address block: its first address and its prefix length."""
+
+    address: Address
+    prefix: int
+
+    def __contains__(self, address: object) -> bool:
+        """Whether `address` (packed bytes) lies in the block; another family never does."""
+        if not isinstance(address, bytes) or len(address) != len(self.address):
+            return False
+        shift = len(address) * 8 - self.prefix
+        return int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """An address space of its own, on the wire the VNI. Key: `name`."""
+
+    name: str
+    vni: int
+    pod_subnets: tuple[Subnet, ...]
+    service_subnets: tuple[Subnet, ...]
+
+    @property
+    def key(self) -> str:
+        """`name`."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used."""
+
+    name: str
+    vteps: tuple[Address, ...]
+    datapath_id: int
+    state: str = "active"
+
+    @property
+    def key(self) -> str:
+        """`name`."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """Services that reach each other freely. Key: `name`; `number` is what flows carry."""
+
+    name: str
+    tenant: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        """`name`."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Identical pods. Key: `group/name`."""
+
+    name: str
+    group: str
+    network: str
+
+    @property
+    def key(self) -> str:
+        """`group/name`."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIP:
+    """One address of a service. Key: `group/service:name`; `service` is the key of the service."""
+
+    name: str
+    service: str
+    network: str
+    address: Address
+    affinity: str = "none"
+
+    @property
+    def key(self) -> str:
+        """`group/service:name`."""
+        return f"{self.service}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Containers that share one network stack. Key: `group/name`; `service` is the key of its service; MAC packed."""
+
+    name: str
+    service: str
+    network: str
+    mac: bytes
+    port_name: str
+    addresses: tuple[Address, ...] = field(default=())
+    weight: int = 100
+    state: str = "active"
+
+    @property
+    def group(self) -> str:
+        """The security group: the first part of the service's key."""
+        return self.service.partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """`group/name`."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """One entry of an export's `ports`: an IP protocol number and, for TCP, UDP and SCTP, a port."""
+
+    protocol: int
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Leave for `to_group` to reach `service`. No `ports`: every protocol and port. `expires`: Unix seconds."""
+
+    service: str
+    to_group: str
+    ports: frozenset[PortRule] = frozenset()
+    expires: int | None = None
+    direct: bool = False
+
+    @property
+    def key(self) -> str:
+        """`group/service->group`."""
+        return f"{self.service}->{self.to_group}"
+
+    def valid(self, now: float) -> bool:
+        """Whether the export has not expired at `now` (Unix seconds)."""
+        return self.expires is None or now < self.expires
+
+
+Object = Network | Host | SecurityGroup | Service | ServiceIP | Pod | Export
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An object of type `kind` with `key` is no longer intended."""
+
+    kind: type[Object]
+    key: str
+
+
+Change = Object | Removed
+"""What a change of intent is made of: an object as it is from now on, or its removal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a pod's port is: the switch, its OpenFlow port, and whether packets can be delivered there now."""
+
+    datapath_id: int
+    port: int
+    live: bool

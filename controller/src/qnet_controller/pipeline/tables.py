@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow tables of `br-int`, in the order packets pass them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Table(IntEnum):
+    """A flow table; its number is its position. docs/design/pipeline.md has a section for each."""
+
+    ADMISSION = 0
+    NEIGHBOUR = 1
+    PLAN = 2
+    PORTS = 3
+    TRACK = 4
+    SERVICE = 5
+    STATE = 6
+    LOCATION = 7
+    EGRESS = 8
+    DELIVERY = 9
+
+    @property
+    def title(self) -> str:
+        """The name used in documents, metrics and traces."""
+        return self.name.lower()
