@@ -23,7 +23,7 @@ help: ## Show this list
 venv: $(VENV_STAMP) ## Make .venv, or bring it up to date with requirements/
 
 $(VENV_STAMP): $(LOCKS)
-	@tools/make-venv "$(PYTHON)" "$(VENV)" "$@"
+	@tools/make_venv.sh "$(PYTHON)" "$(VENV)" "$@"
 
 .PHONY: lock
 lock: $(VENV_STAMP) ## Pin requirements/*.in into requirements/*.txt again
@@ -31,3 +31,82 @@ lock: $(VENV_STAMP) ## Pin requirements/*.in into requirements/*.txt again
 	  compile() { uv pip compile --quiet --no-config --universal --python-version 3.11 "$$@"; } && \
 	  compile controller.in --override overrides.txt --output-file controller.txt && \
 	  compile dev.in --output-file dev.txt
+
+# ---------------------------------------------------------------------------------------------------------- checks
+LINTS := ruff mypy imports yaml ansible spelling tree
+
+.PHONY: lint
+lint: $(addprefix lint-,$(LINTS)) ## Run every check that needs no host (ruff, mypy, import-linter, yamllint, ansible-lint, codespell, check_tree)
+
+.PHONY: $(addprefix lint-,$(LINTS))
+lint-ruff: $(VENV_STAMP)
+	ruff check
+	ruff format --check
+lint-mypy: $(VENV_STAMP)
+	mypy
+lint-imports: $(VENV_STAMP)
+	lint-imports --no-logo
+lint-yaml: $(VENV_STAMP)
+	yamllint --strict .
+lint-ansible: $(VENV_STAMP)
+	ansible-lint --offline
+lint-spelling: $(VENV_STAMP)
+	git ls-files -z | xargs -0 codespell
+lint-tree:
+	tools/check_tree.py
+
+.PHONY: format
+format: $(VENV_STAMP) ## Format the Python code and fix what ruff can fix
+	ruff check --fix
+	ruff format
+
+# ----------------------------------------------------------------------------------------------------------- tests
+LEVELS := unit property modules policy molecule fleet
+
+.PHONY: test
+test: packages venv ## Run all levels of tests (root, Debian 12); installs what it needs
+	@tools/levels.py $(LEVELS)
+
+# The levels are told apart by where a test lives and how it is written, so nobody has to mark anything:
+# a hypothesis test is a property, what talks to a real switch or database lies in a directory of its own.
+COLLECTION := collections/ansible_collections/qiniu/qnet
+POLICY := controller/tests/policy
+MODULES := $(COLLECTION)/tests/integration
+FAST := $(wildcard controller/tests $(COLLECTION)/tests/unit lab/tests tests/unit) --ignore=$(POLICY)
+
+.PHONY: test-unit test-property test-modules test-policy test-molecule test-fleet
+test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
+	pytest -m "not hypothesis" $(FAST)
+test-property: $(VENV_STAMP) ## Property tests (hypothesis)
+	pytest -m hypothesis $(FAST)
+test-modules: $(VENV_STAMP) ## Every module against a private ovsdb-server and a private Open vSwitch
+	pytest $(MODULES)
+test-policy: $(VENV_STAMP) ## Random tenants: oracle = pipeline = packets on a live Open vSwitch
+	pytest $(POLICY)
+test-molecule: $(VENV_STAMP) ## Roles on hosts of the lab: converge, idempotence, verify
+	tools/molecule.sh
+test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab
+	pytest tests/e2e
+
+# ------------------------------------------------------------------------------------------------------------ demo
+HOSTS := .lab/qnet/hosts.yml
+STEP := tools/step.py .cache/logs
+
+.PHONY: packages
+packages:
+	@tools/install_packages.sh
+
+.PHONY: demo
+demo: ## Lab up, site.yml with the FOP inventory, then show what it does (root, Debian 12)
+	@mkdir -p .cache/logs
+	@$(STEP)/packages.log "Debian packages" tools/install_packages.sh
+	@$(STEP)/venv.log "Python environment" $(MAKE) venv
+	@$(STEP)/lab.log "fleet of six hosts" lab/lab up
+	@$(STEP)/site.log "site.yml with inventories/fop" ansible-playbook playbooks/site.yml -i inventories/fop -i $(HOSTS)
+	@lab/demo
+
+.PHONY: clean
+clean: ## Take the lab down and remove everything that was made here
+	@if [[ -e .lab ]]; then lab/lab down; fi
+	rm -rf .lab .cache .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .ansible build dist
+	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf

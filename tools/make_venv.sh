@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Usage: tools/make-venv PYTHON DIRECTORY STAMP
+# Usage: tools/make_venv.sh PYTHON DIRECTORY STAMP
 # Installs the pinned requirements into the virtual environment DIRECTORY and, when it worked, leaves STAMP there.
 set -euo pipefail
 python=$1 venv=$2 stamp=$3
