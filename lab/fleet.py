@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fleet on one machine: every host a container with systemd and sshd, on a management and an underlay network."""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import ipaddress
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import image
+from host import ROOT, LabError, install_missing_packages, podman, require_room, require_root_on_debian, run, say
+
+POOL = ipaddress.IPv4Network("172.20.0.0/14")  # networks of the labs come from here: two /24 each
+FIRST_CONTROLLER, FIRST_SWITCH = 11, 101  # last octet of c1 and h1
+BOOT_SECONDS = 60
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """One host: its inventory name, its group and its last octet in both networks."""
+
+    name: str
+    group: str
+    octet: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """One lab: what tells it from another on the same machine."""
+
+    name: str
+    controllers: int
+    switches: int
+    block: str  # a /23: the first /24 is the management network, the second the underlay
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """Where this lab keeps its key, known hosts, inventory and CA."""
+        return state_directory(self.name)
+
+    @property
+    def networks(self) -> dict[str, ipaddress.IPv4Network]:
+        """Podman network name -> subnet."""
+        management, underlay = ipaddress.IPv4Network(self.block).subnets()
+        return {f"{self.name}-management": management, f"{self.name}-underlay": underlay}
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The hosts that should exist."""
+        controllers = [Host(f"c{i + 1}", "controllers", FIRST_CONTROLLER + i) for i in range(self.controllers)]
+        return controllers + [Host(f"h{i + 1}", "switches", FIRST_SWITCH + i) for i in range(self.switches)]
+
+    def address(self, host: Host, network: int = 0) -> str:
+        """The address of `host` in the management (0) or underlay (1) network."""
+        return str(list(self.networks.values())[network][host.octet])
+
+    def container(self, host: str) -> str:
+        """The container of the host named `host`."""
+        return f"{self.name}-{host}"
+
+
+def state_directory(name: str) -> pathlib.Path:
+    """The state directory of the lab called `name`."""
+    return ROOT / ".lab" / name
+
+
+def labels(name: str) -> list[str]:
+    """The podman labels that say which lab and which checkout something belongs to."""
+    return ["--label", f"qnet.lab={name}", "--label", f"qnet.checkout={ROOT}"]
+
+
+def containers(name: str) -> dict[str, dict[str, str]]:
+    """Host name -> its container's fields (State, checkout) for every container of the lab."""
+    listed = json.loads(podman("ps", "--all", "--format", "json", "--filter", f"label=qnet.lab={name}") or "[]")
+    return {
+        row["Names"][0].removeprefix(f"{name}-"): {"state": row["State"], "checkout": row["Labels"]["qnet.checkout"]}
+        for row in listed
+    }
+
+
+def refuse_foreign(name: str) -> None:
+    """Refuse to touch a lab of the same name that another checkout made."""
+    owners = {row["checkout"] for row in containers(name).values()} - {str(ROOT)}
+    if owners:
+        raise LabError(
+            f"a lab called {name} belongs to the checkout {', '.join(sorted(owners))}: "
+            "take it down there, or set QNET_LAB to another name"
+        )
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lab's lock: two commands on one lab go one after the other. `down` leaves no lock file behind."""
+    path = ROOT / ".lab" / f".{name}.lock"
+    while True:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                continue  # the one before us took the lab down, and the file with it
+            yield
+            if not state_directory(name).exists():
+                path.unlink()
+            return
+
+
+def choose_block(name: str) -> str:
+    """A /23 of the pool that no route and no podman network of this machine uses; the same name starts at the same one."""
+    routes = [row["dst"] for row in json.loads(run("ip", "-json", "-4", "route", "show", "table", "all"))]
+    known = [network for row in json.loads(podman("network", "ls", "--format", "json")) for network in row["subnets"]]
+    used = [ipaddress.ip_network(dst, strict=False) for dst in routes if dst not in ("default", "0.0.0.0/0")]
+    used += [ipaddress.ip_network(row["subnet"]) for row in known]
+    blocks = list(POOL.subnets(new_prefix=23))
+    start = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(blocks)
+    for block in blocks[start:] + blocks[:start]:
+        if not any(net.version == 4 and net.prefixlen > 0 and net.overlaps(block) for net in used):
+            return str(block)
+    raise LabError(f"every /23 of {POOL} is in use by a route of this machine: take another lab down first")
+
+
+def load(name: str) -> Lab | None:
+    """The lab as `up` last left it, or None."""
+    try:
+        return Lab(**json.loads((state_directory(name) / "lab.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def number_from(variable: str, default: int, most: int) -> int:
+    """A host count from the environment."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or not 1 <= int(text) <= most:
+        raise LabError(f"{variable}={text}: must be a number from 1 to {most}")
+    return int(text)
+
+
+def wanted(name: str) -> Lab:
+    """The lab that should exist: host counts from the environment, else as they are, else three and three."""
+    have = load(name)
+    return Lab(
+        name=name,
+        controllers=number_from("QNET_LAB_CONTROLLERS", have.controllers if have else 3, 9),
+        switches=number_from("QNET_LAB_SWITCHES", have.switches if have else 3, 100),
+        block=have.block if have else choose_block(name),
+    )
+
+
+def ensure_key(lab: Lab) -> str:
+    """Make the lab's own SSH key if missing; return the public part."""
+    key = lab.directory / "id_ed25519"
+    if not key.exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"qnet-lab-{lab.name}", "-f", str(key))
+    return key.with_suffix(".pub").read_text(encoding="utf-8")
+
+
+def ensure_networks(lab: Lab) -> None:
+    """Make the two networks if missing. Only the management network leads out of the machine."""
+    have = set(podman("network", "ls", "--format", "{{.Name}}").splitlines())
+    for (name, subnet), extra in zip(lab.networks.items(), ([], ["--internal"]), strict=True):
+        if name not in have:
+            podman("network", "create", "--disable-dns", *extra, "--subnet", str(subnet), *labels(lab.name), name)
+
+
+def start(lab: Lab, host: Host, state: str | None, image_name: str) -> None:
+    """Bring one host's container to running, whatever `state` it is in (None: it does not exist)."""
+    container = lab.container(host.name)
+    if state == "running":
+        return
+    if state == "paused":
+        podman("unpause", container)
+        return
+    if state is not None:
+        podman("start", container)
+        return
+    attachments = [
+        f"{name}:ip={lab.address(host, number)},interface_name=eth{number}" for number, name in enumerate(lab.networks)
+    ]
+    podman(
+        "run", "--detach", "--systemd=always", "--privileged", "--pids-limit=-1",
+        "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000",
+        "--name", container, "--hostname", host.name, *labels(lab.name),
+        *(part for attachment in attachments for part in ("--network", attachment)),
+        image_name, "/sbin/init",
+    )  # fmt: skip
+
+
+def prepare(lab: Lab, host: Host, public_key: str) -> str:
+    """Wait until the host has booted, let the lab's key in, and return the host's line for known_hosts."""
+    container = lab.container(host.name)
+    deadline = time.monotonic() + BOOT_SECONDS
+    while (state := podman("exec", container, "systemctl", "is-active", "ssh", check=False)) != "active":
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"{host.name}: sshd is {state or 'unknown'} after {BOOT_SECONDS} s: "
+                f"look at `podman exec {container} journalctl -b`, then `lab/lab down` and `up`"
+            )
+        time.sleep(0.3)
+    install = "umask 077; mkdir -p /root/.ssh; cat > /root/.ssh/authorized_keys; cat /etc/ssh/ssh_host_ed25519_key.pub"
+    host_key = podman("exec", "--interactive", container, "sh", "-c", install, stdin=public_key)
+    kind, key = host_key.split()[:2]
+    return f"{lab.address(host)} {kind} {key}\n"
+
+
+def render_inventory(lab: Lab) -> str:
+    """The Ansible inventory of the lab as YAML."""
+    lines = [
+        "# Written by lab/lab up; do not edit.",
+        "all:",
+        "  vars:",
+        "    ansible_user: root",
+        "    ansible_python_interpreter: /usr/bin/python3",
+        f"    ansible_ssh_private_key_file: {json.dumps(str(lab.directory / 'id_ed25519'))}",
+        "    ansible_ssh_common_args: >-",
+        f"      -o UserKnownHostsFile='{lab.directory / 'known_hosts'}' -o GlobalKnownHostsFile=/dev/null",
+        "      -o StrictHostKeyChecking=yes -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+        "    qnet_underlay_interface: eth1",
+        f"    certificates_ca_directory: {json.dumps(str(lab.directory / 'ca'))}",
+        "  children:",
+    ]
+    for group in ("controllers", "switches"):
+        lines += [f"    {group}:", "      hosts:"]
+        for host in lab.hosts:
+            if host.group == group:
+                lines += [f"        {host.name}:", f"          ansible_host: {lab.address(host)}"]
+    return "\n".join(lines) + "\n"
+
+
+def each(action: Callable[[Host], str | None], hosts: list[Host]) -> list[str | None]:
+    """Run `action` for all hosts, a few at a time; the first failure is raised."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+        return list(pool.map(action, hosts))
+
+
+def up(name: str) -> None:
+    """Bring the lab up, or repair it. Takes seconds when it is up already."""
+    began = time.monotonic()
+    install_missing_packages()
+    refuse_foreign(name)
+    lab, have = wanted(name), containers(name)
+    new = [host for host in lab.hosts if host.name not in have]
+    require_room(len(new))
+    image_name = image.ensure() if new else ""
+    lab.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (lab.directory / "lab.json").write_text(json.dumps(dataclasses.asdict(lab), indent=2) + "\n", encoding="utf-8")
+    public_key = ensure_key(lab)
+    ensure_networks(lab)
+    surplus = sorted(set(have) - {host.name for host in lab.hosts})
+    if surplus:
+        say(f"removing {' '.join(surplus)}")
+        podman("rm", "--force", "--time", "0", *(lab.container(host) for host in surplus))
+    if any(have.get(host.name, {}).get("state") != "running" for host in lab.hosts):
+        say(f"starting {len(lab.hosts)} hosts: {' '.join(host.name for host in lab.hosts)}")
+    each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), image_name), lab.hosts)
+    known = each(lambda host: prepare(lab, host, public_key), lab.hosts)
+    (lab.directory / "known_hosts").write_text("".join(line or "" for line in known), encoding="utf-8")
+    inventory = lab.directory / "hosts.yml"
+    inventory.write_text(render_inventory(lab), encoding="utf-8")
+    say(f"{name} is up with {len(lab.hosts)} hosts in {time.monotonic() - began:.0f} s: {inventory.relative_to(ROOT)}")
+
+
+def leftovers(name: str) -> list[str]:
+    """Everything of the lab that still exists, in words."""
+    networks = podman("network", "ls", "--format", "{{.Name}}", "--filter", f"label=qnet.lab={name}").splitlines()
+    found = [f"container {name}-{host}" for host in containers(name)] + [f"network {network}" for network in networks]
+    return found + ([f"directory {state_directory(name)}"] if state_directory(name).exists() else [])
+
+
+def down(name: str, everything: bool) -> None:
+    """Remove all that `up` made, and check it; `everything` also removes the image shared by all labs."""
+    if shutil.which("podman") is None:
+        return
+    refuse_foreign(name)
+    running = [f"{name}-{host}" for host in containers(name)]
+    if running:
+        say(f"removing {len(running)} hosts")
+        podman("rm", "--force", "--time", "0", "--volumes", *running)
+    for network in podman("network", "ls", "--format", "{{.Name}}", "--filter", f"label=qnet.lab={name}").splitlines():
+        podman("network", "rm", network)
+    shutil.rmtree(state_directory(name), ignore_errors=True)
+    left = leftovers(name)
+    if everything:
+        image.remove()
+        left += [f"image {line}" for line in podman("image", "ls", "--quiet", image.REPOSITORY).splitlines()]
+    if left:
+        raise LabError(f"still there after down: {', '.join(left)}: remove by hand and report this")
+    say(f"{name} is down, nothing of it is left" + (", image included" if everything else ""))
+
+
+def status(name: str) -> int:
+    """Print one line per host; return 0 when all that should run runs and answers over SSH."""
+    lab, have = load(name), containers(name)
+    if lab is None or not have:
+        say(f"{name} is down")
+        return 3
+    healthy = True
+    for host in lab.hosts:
+        state = have.get(host.name, {}).get("state", "missing")
+        answers = state == "running" and ssh_answers(lab, host)
+        healthy = healthy and answers
+        ssh = "ssh ok" if answers else "no ssh"
+        print(f"{host.name:<5} {host.group:<12} {state:<9} {ssh:<7} {lab.address(host):<15} {lab.address(host, 1)}")
+    return 0 if healthy else 1
+
+
+def ssh_answers(lab: Lab, host: Host) -> bool:
+    """Whether the host lets the lab's key in, as Ansible would come."""
+    argv = [
+        "ssh", "-i", str(lab.directory / "id_ed25519"), "-o", f"UserKnownHostsFile={lab.directory / 'known_hosts'}",
+        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3",
+        f"root@{lab.address(host)}", "true",
+    ]  # fmt: skip
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def execute(name: str, host: str, command: list[str]) -> int:
+    """Run a command on a host, with this terminal; return its exit status."""
+    if host not in containers(name):
+        raise LabError(f"{name} has no host {host}: see `lab/lab status`")
+    argv = ["podman", "exec", "--interactive", f"{name}-{host}", *command]
+    if os.isatty(0):
+        argv.insert(2, "--tty")
+    return subprocess.run(argv, check=False).returncode
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="lab", description="A fleet of hosts on this machine.", epilog=(
+        "Environment: QNET_LAB (name, default qnet), QNET_LAB_CONTROLLERS, QNET_LAB_SWITCHES (numbers, default 3)."))
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="bring the lab up, or repair it")
+    downward = commands.add_parser("down", help="remove everything the lab made")
+    downward.add_argument("--all", action="store_true", help="also remove the host image that all labs share")
+    commands.add_parser("status", help="one line per host; exit status 0 when all are well")
+    execution = commands.add_parser("exec", help="run a command on a host")
+    execution.add_argument("host")
+    execution.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = parse(argv)
+    name = os.environ.get("QNET_LAB", "qnet")
+    try:
+        if not NAME.fullmatch(name):
+            raise LabError(f"QNET_LAB={name}: must be lower-case letters, digits and hyphens, at most 32")
+        require_root_on_debian()
+        if arguments.command == "up":
+            with locked(name):
+                up(name)
+        elif arguments.command == "down":
+            with locked(name):
+                down(name, arguments.all)
+        elif arguments.command == "status":
+            return status(name)
+        else:
+            return execute(name, arguments.host, arguments.words or ["bash", "-l"])
+    except LabError as error:
+        say(f"error: {error}")
+        return 1
+    return 0

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lab asks of the machine it runs on: commands, packages, memory, disk."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = {  # command -> Debian package
+    "podman": "podman",
+    "runc": "runc",
+    "iptables": "iptables",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "ssh-keygen": "openssh-client",
+}
+MEBIBYTES_PER_HOST = 256
+MEBIBYTES_OF_DISK = 3072
+
+
+class LabError(Exception):
+    """Something the person at the keyboard can act on; the text says what to do."""
+
+
+def say(text: str) -> None:
+    """Print one progress line."""
+    print(f"lab: {text}", flush=True)
+
+
+def run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run a command and return its standard output, stripped.
+
+    Raises LabError with the command and its last lines of error output when it fails and `check` is set.
+    """
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        tail = " / ".join(done.stderr.strip().splitlines()[-3:]) or f"exit status {done.returncode}"
+        raise LabError(f"`{' '.join(argv[:6])}{' …' if len(argv) > 6 else ''}` failed: {tail}")
+    return done.stdout.strip()
+
+
+def podman(*argv: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run podman with the runtime that works under every cgroup layout."""
+    return run("podman", "--runtime", "runc", *argv, stdin=stdin, check=check)
+
+
+def os_release() -> dict[str, str]:
+    """The fields of os-release of this machine."""
+    lines = pathlib.Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines if "=" in line)}
+
+
+def require_root_on_debian() -> None:
+    """Refuse early where nothing else could work."""
+    if os.geteuid() != 0:
+        raise LabError("needs root (containers with systemd and Open vSwitch): run it with sudo")
+    release = os_release()
+    families = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+    if not families & {"debian", "ubuntu"}:
+        name = release.get("PRETTY_NAME", "this system")
+        raise LabError(f"needs Debian or Ubuntu, this is {name}: use a Debian 12 machine or virtual machine")
+
+
+def require_room(hosts: int) -> None:
+    """Refuse when `hosts` more hosts would not fit into memory, or their image onto the disk."""
+    fields = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    if available < hosts * MEBIBYTES_PER_HOST:
+        raise LabError(
+            f"needs {hosts * MEBIBYTES_PER_HOST} MiB of free memory for {hosts} hosts, there are {available}: "
+            "free some, or set QNET_LAB_CONTROLLERS and QNET_LAB_SWITCHES to fewer hosts"
+        )
+    for place in (pathlib.Path("/var/lib"), ROOT):
+        free = shutil.disk_usage(place).free >> 20
+        if free < MEBIBYTES_OF_DISK:
+            raise LabError(f"needs {MEBIBYTES_OF_DISK} MiB of free disk under {place}, there are {free}: free some")
+
+
+def install_missing_packages() -> None:
+    """Install the Debian packages of the commands that are not there."""
+    missing = sorted({package for command, package in PACKAGES.items() if shutil.which(command) is None})
+    if not missing:
+        return
+    say(f"installing {' '.join(missing)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for argv in (["apt-get", "-q", "update"], ["apt-get", "-qy", "install", "--no-install-recommends", *missing]):
+        done = subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr, check=False)
+        if done.returncode != 0:
+            raise LabError(f"`{' '.join(argv)}` failed: see the lines above, or install {' '.join(missing)} by hand")
