@@ -32,11 +32,12 @@ _V = TypeVar("_V")
 
 Touch = tuple[str, object]
 """What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
-("source", group number) for what pods of the group may do, ("pod", pod key), ("host", datapath id),
-("network", network)."""
+("source", group number) for what pods of the group may do, ("pod", pod key), ("network", network),
+("hosts", "") for any host, ("switch", datapath id) for a port that is no pod's."""
 
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
+HOSTS: Touch = ("hosts", "")
 
 
 class Model:
@@ -156,7 +157,7 @@ class Model:
                 return {("network", item.name)}
             case Host():
                 pods = (self.pod_by_port.get(name) for name in self._ports_of[item.datapath_id].values())
-                return {("host", item.datapath_id)}.union(*(self._pod_touches(pod) for pod in pods if pod))
+                return {HOSTS}.union(*(self._pod_touches(pod) for pod in pods if pod))
             case SecurityGroup():
                 return self._group_touches(item)
             case Service():
@@ -233,7 +234,7 @@ class Model:
         # A dict keeps the place of a key that is written again: only a new port takes the pod over.
         self._sightings[name][datapath_id] = location
         self._ports_of[datapath_id][number] = name
-        return touched | self._port_touches(name)
+        return touched | self._port_touches(datapath_id, name)
 
     def port_gone(self, datapath_id: int, number: int) -> Touches:
         """A switch no longer has the port."""
@@ -243,7 +244,7 @@ class Model:
         self._sightings[name].pop(datapath_id, None)
         if not self._sightings[name]:
             del self._sightings[name]
-        return self._port_touches(name)
+        return self._port_touches(datapath_id, name)
 
     def switch_ports(self, datapath_id: int, ports: Iterable[tuple[int, str, bool]]) -> Touches:
         """The complete port list (number, name, live) of a switch that has just connected."""
@@ -269,12 +270,13 @@ class Model:
         self._absent.add(datapath_id)
         return self._ports_touches(datapath_id)
 
-    def _port_touches(self, port_name: str) -> Touches:
-        pod = self.pod_by_port.get(port_name)
-        return frozenset(self._pod_touches(pod)) if pod else NOTHING
+    def _port_touches(self, datapath_id: int, name: str) -> Touches:
+        pod = self.pod_by_port.get(name)
+        return frozenset(self._pod_touches(pod) if pod else [("switch", datapath_id)])
 
     def _ports_touches(self, datapath_id: int) -> Touches:
-        return frozenset().union(*(self._port_touches(name) for name in self._ports_of[datapath_id].values()))
+        names = self._ports_of[datapath_id].values()
+        return frozenset().union(*(self._port_touches(datapath_id, name) for name in names))
 
     # -- questions ---------------------------------------------------------------------------------------------
 

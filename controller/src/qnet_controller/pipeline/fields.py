@@ -82,6 +82,7 @@ BY_NAME: dict[str, Field] = {field.name: field for field in ALL}
 VNI = Bits("vni", REG0, 0, 24)
 SOURCE_GROUP = Bits("source_group", REG1, 0, 16)
 KIND = Bits("kind", REG2, 0, 8)
+KIND_OPENS = Bits("kind_opens", REG2, 1, 7)  # 1 for the kinds OPEN and ALLOW, which share all bits but the lowest
 ORIGIN = Bits("origin", REG2, 8, 1)  # 0: a pod of this host, 1: the tunnel
 HAIRPIN = Bits("hairpin", REG2, 9, 1)
 SOURCE_ZONE = Bits("source_zone", REG3, 0, 16)  # the sending pod's OpenFlow port; 0 from the tunnel
@@ -92,6 +93,7 @@ ETH_TYPE_ARP = 0x0806
 
 # ct_state bits, ovs-fields(7)
 CT_NEW, CT_ESTABLISHED, CT_RELATED, CT_REPLY, CT_INVALID, CT_TRACKED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+CT_DESTINATION_TRANSLATED = 0x80
 
 HAIRPIN_ZONE = 0x8000
 """Added to a pod's OpenFlow port number: the zone of the source NAT of a pod that reached itself."""

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What traffic has asked for, and the flows that carry it: pure functions of the model.
+
+A demand is remembered as long as its root flow lives. The root has a timeout and the switch reports its end; every
+other flow of a demand is there because a living demand needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..decide.decide import Kind, Origin, Question, Verdict, backends, decide
+from ..model.model import HOSTS, Model, Touch
+from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
+from .fields import (
+    CT_ESTABLISHED,
+    CT_IPV4_DST,
+    CT_NEW,
+    CT_REPLY,
+    CT_ZONE,
+    ETH_TYPE,
+    ETH_TYPE_IPV4,
+    HAIRPIN,
+    HAIRPIN_ZONE,
+    IN_PORT,
+    IP_PROTO,
+    IPV4_DST,
+    IPV4_SRC,
+    KIND,
+    ORIGIN,
+    SCTP_DST,
+    SOURCE_GROUP,
+    SOURCE_ZONE,
+    TCP_DST,
+    TUN_DST,
+    TUN_ID,
+    TUN_SRC,
+    UDP_DST,
+    VNI,
+    Field,
+    whole,
+)
+from .frame import TUNNEL_PORT_NAME, state
+from .messages import (
+    Bucket,
+    Ct,
+    Feature,
+    Flow,
+    FlowKey,
+    Goto,
+    Group,
+    Nat,
+    Output,
+    Set,
+    UseGroup,
+    flow,
+    match,
+    object_hash,
+)
+from .tables import Table
+
+_IP = (ETH_TYPE, ETH_TYPE_IPV4)
+_PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
+_GROUP_IDS = 0x7FFFFFFF
+
+
+class Pair(NamedTuple):
+    """Packets from a source group to an address, as they entered this switch."""
+
+    origin: Origin
+    vni: int
+    group: int
+    address: Address
+
+
+class Source(NamedTuple):
+    """Packets from a VTEP; with a VNI and an address when those before are known good."""
+
+    vtep: Address
+    vni: int | None
+    address: Address | None
+
+
+class Target(NamedTuple):
+    """Packets that were let through but whose destination this switch did not know a way to."""
+
+    vni: int
+    address: Address
+
+
+Demand = Pair | Source | Target
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times in seconds; rates in packets per second to the controller, per pod and for the tunnel port."""
+
+    idle_timeout_seconds: int = 300
+    drop_timeout_seconds: int = 30
+    pod_rate: int = 300
+    pod_burst: int = 300
+    tunnel_rate: int = 3000
+    tunnel_burst: int = 3000
+
+
+@dataclass(slots=True)
+class Program:
+    """The flows and groups that one owner wants on a switch, and what of the model they were derived from."""
+
+    flows: dict[FlowKey, Flow] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
+    root: FlowKey | None = None
+    depends: set[Touch] = field(default_factory=set)
+
+    def add(self, *flows: Flow) -> None:
+        """Want these flows too."""
+        for item in flows:
+            self.flows[item.key] = item
+
+    def add_root(self, item: Flow) -> None:
+        """Want this flow; when it expires the demand has ended."""
+        self.add(item)
+        self.root = item.key
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """Turns demands into programs for one switch."""
+
+    model: Model
+    datapath_id: int
+    settings: Settings
+
+    def tunnel_port(self) -> int | None:
+        """The number of the switch's tunnel port."""
+        return self.model.port_number(self.datapath_id, TUNNEL_PORT_NAME)
+
+    def program(self, demand: Demand, now: float) -> Program | None:
+        """The program for `demand`, or None when nothing of it makes sense any more."""
+        match demand:
+            case Pair():
+                return self._pair(demand, now)
+            case Source():
+                return self._source(demand)
+            case Target():
+                return self._target(demand)
+
+    # -- pairs -------------------------------------------------------------------------------------------------
+
+    def verdict(self, pair: Pair, now: float) -> Verdict | None:
+        """The policy's answer for a pair; None when its network is gone."""
+        network = self.model.network_by_vni.get(pair.vni)
+        if network is None:
+            return None
+        return decide(self.model, Question(pair.origin, network.name, pair.group, pair.address), now)
+
+    def _pair(self, pair: Pair, now: float) -> Program | None:
+        network = self.model.network_by_vni.get(pair.vni)
+        verdict = self.verdict(pair, now)
+        if network is None or verdict is None:
+            return None
+        program = Program()
+        program.depends |= {("address", (network.name, pair.address)), ("source", pair.group), ("network", network.name)}
+        program.add_root(self._plan_flow(pair, verdict))
+        program.add(*self._port_flows(pair, verdict))
+        owner = self.model.owner.get((network.name, pair.address))
+        if owner is not None:
+            program.depends.add(("exports", owner.service))
+        if verdict.refused:
+            return program
+        if isinstance(owner, ServiceIP):
+            self._service(program, network, owner)
+        elif isinstance(owner, Pod) and pair.origin is Origin.POD:
+            program.add(*self._presence(network, owner, pair.address))
+        return program
+
+    def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
+        asked = match(
+            (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), _IP, (IPV4_DST, _number(pair.address))
+        )
+        if verdict.refused:
+            return flow(
+                Table.PLAN, 100, asked, (), Feature.REFUSED, verdict.because,
+                hard=self.settings.drop_timeout_seconds, notify=True,
+            )  # fmt: skip
+        then = Goto(Table.PORTS if verdict.ports else Table.TRACK)
+        return flow(
+            Table.PLAN, 100, asked, (Set(KIND, verdict.kind), then), Feature.PLAN, verdict.because,
+            idle=self.settings.idle_timeout_seconds, notify=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def _port_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
+        for rule in sorted(verdict.ports, key=_rule_order):
+            terms = [(IP_PROTO, rule.protocol)]
+            if rule.port is not None:
+                terms.append((_PORT_FIELD[rule.protocol], rule.port))
+            asked = match(
+                (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), _IP,
+                (IPV4_DST, _number(pair.address)), *terms,
+            )  # fmt: skip
+            then = (Set(KIND, verdict.ports_kind), Goto(Table.TRACK))
+            yield flow(Table.PORTS, 100, asked, then, Feature.PORTS, verdict.because)
+
+    # -- Service IPs -------------------------------------------------------------------------------------------
+
+    def _service(self, program: Program, network: Network, target: ServiceIP) -> None:
+        program.depends.add(("backends", target.service))
+        owner = f"service_ip {target.key}"
+        chosen = backends(self.model, target)
+        group = Group(
+            object_hash(owner) & _GROUP_IDS,
+            tuple(_bucket(pod, address) for pod in chosen for address in pod.addresses if len(address) == 4),
+        )
+        program.groups[group.id] = group
+        address = _number(target.address)
+        asked = match((VNI, network.vni), (KIND, Kind.SERVICE), _IP, (IPV4_DST, address), state(CT_NEW))
+        program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
+        # Not only pods in rotation: connections that were balanced earlier go on.
+        for key in sorted(self.model.pods_of.get(target.service, ())):
+            pod = self.model.pods[key]
+            if pod.network != network.name:
+                continue
+            location = self.model.location(pod)
+            if location is not None and location.datapath_id == self.datapath_id:
+                program.add(*_hairpin(pod, location, network, target))
+            for backend in pod.addresses:
+                program.add(*self._presence(network, pod, backend))
+
+    # -- where pods are ----------------------------------------------------------------------------------------
+
+    def _presence(self, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
+        """The way to a pod on another host, and the way back from it."""
+        location = self.model.location(pod)
+        port = self.tunnel_port()
+        if location is None or location.datapath_id == self.datapath_id or port is None or len(address) != 4:
+            return
+        host = self.model.host_by_datapath.get(location.datapath_id)
+        if host is None:
+            return
+        vtep = host.vteps[0]
+        yield flow(
+            Table.LOCATION,
+            100,
+            match((VNI, network.vni), (ORIGIN, Origin.POD), _IP, (IPV4_DST, _number(address))),
+            (Set(whole(TUN_DST), _number(vtep)), Set(whole(TUN_ID), network.vni), Output(port)),
+            Feature.LOCATION,
+            f"pod {pod.key}",
+            idle=self.settings.idle_timeout_seconds,
+            notify=True,
+        )
+        for source in host.vteps:
+            yield from self._identity(port, source, network, pod, address)
+
+    def _identity(self, port: int, vtep: Address, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
+        group = self.model.groups.get(pod.group)
+        if group is None:
+            return
+        yield flow(
+            Table.ADMISSION,
+            200,
+            match(
+                (IN_PORT, port), (TUN_SRC, _number(vtep)), (TUN_ID, network.vni), _IP, (IPV4_SRC, _number(address))
+            ),
+            (Set(VNI, network.vni), Set(SOURCE_GROUP, group.number), Set(ORIGIN, Origin.TUNNEL), Goto(Table.PLAN)),
+            Feature.IDENTITY,
+            f"pod {pod.key}",
+            idle=self.settings.idle_timeout_seconds,
+            notify=True,
+        )
+
+    def source_of(self, vtep: Address, vni: int, address: Address) -> Source:
+        """The demand for a packet from the tunnel: as wide as what is wrong with it."""
+        if vtep not in self.model.host_by_vtep:
+            return Source(vtep, None, None)
+        if vni not in self.model.network_by_vni:
+            return Source(vtep, vni, None)
+        return Source(vtep, vni, address)
+
+    def sender(self, source: Source) -> Pod | None:
+        """The pod that may send from this VTEP, VNI and address, if there is one."""
+        network = self.model.network_by_vni.get(source.vni) if source.vni is not None else None
+        host = self.model.host_by_vtep.get(source.vtep)
+        if network is None or host is None or source.address is None:
+            return None
+        pod = self.model.owner.get((network.name, source.address))
+        location = self.model.location(pod) if isinstance(pod, Pod) else None
+        if not isinstance(pod, Pod) or location is None or location.datapath_id != host.datapath_id:
+            return None
+        return pod
+
+    def _source(self, source: Source) -> Program | None:
+        port = self.tunnel_port()
+        if port is None:
+            return None
+        program = Program()
+        program.depends.add(HOSTS)
+        if source.vni is None or source.address is None:
+            # Refused for its VTEP or VNI alone: over as soon as those are known.
+            known = source.vtep in self.model.host_by_vtep
+            if known and (source.vni is None or source.vni in self.model.network_by_vni):
+                return None
+            network = self.model.network_by_vni.get(source.vni) if source.vni is not None else None
+        else:
+            network = self.model.network_by_vni.get(source.vni)
+            if network is None or source.vtep not in self.model.host_by_vtep:
+                return None
+            program.depends |= {("address", (network.name, source.address)), ("network", network.name)}
+            pod = self.sender(source)
+            if pod is not None:
+                for identity in self._identity(port, source.vtep, network, pod, source.address):
+                    program.add_root(identity)
+        if program.root is None:
+            program.add_root(self._refused_source(port, source))
+        return program
+
+    def _refused_source(self, port: int, source: Source) -> Flow:
+        terms: list[tuple[Field, int]] = [(IN_PORT, port), (TUN_SRC, _number(source.vtep))]
+        priority = 160
+        if source.vni is not None:
+            terms.append((TUN_ID, source.vni))
+            priority = 150
+        if source.address is not None:
+            terms += [_IP, (IPV4_SRC, _number(source.address))]
+            priority = 140
+        return flow(
+            Table.ADMISSION, priority, match(*terms), (), Feature.REFUSED, f"vtep {source.vtep.hex()}",
+            hard=self.settings.drop_timeout_seconds, notify=True,
+        )  # fmt: skip
+
+    def _target(self, target: Target) -> Program | None:
+        network = self.model.network_by_vni.get(target.vni)
+        if network is None:
+            return None
+        program = Program()
+        program.depends |= {("address", (network.name, target.address)), ("network", network.name)}
+        pod = self.model.owner.get((network.name, target.address))
+        location = self.model.location(pod) if isinstance(pod, Pod) else None
+        if location is not None and location.datapath_id == self.datapath_id:
+            return None
+        if isinstance(pod, Pod):
+            for item in self._presence(network, pod, target.address):
+                program.add(item)
+                if item.table is Table.LOCATION:
+                    program.root = item.key
+        if program.root is None:
+            program.add_root(self._nowhere(target, network))
+        return program
+
+    def _nowhere(self, target: Target, network: Network) -> Flow:
+        asked = match((VNI, target.vni), (ORIGIN, Origin.POD), _IP, (IPV4_DST, _number(target.address)))
+        return flow(
+            Table.LOCATION, 90, asked, (), Feature.REFUSED, f"network {network.name}",
+            hard=self.settings.drop_timeout_seconds, notify=True,
+        )  # fmt: skip
+
+
+def _bucket(pod: Pod, address: Address) -> Bucket:
+    # The address is unique in the network and stays with the pod, so a bucket keeps its id as others come and go.
+    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address))
+    return Bucket(_number(address), pod.weight, (translate,))
+
+
+def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> Iterator[Flow]:
+    """A pod that is a backend of the Service IP it calls, and may be chosen itself.
+
+    It then sees the Service IP as its peer, translated in a second zone of its own.
+    """
+    port, zone = location.port, HAIRPIN_ZONE | location.port
+    # One set of flows per pod serves all its Service IPs, hence two kinds of owner.
+    for_pod, for_address = f"pod {pod.key}", f"service_ip {target.key}"
+    service_ip = _number(target.address)
+    ours = ((SOURCE_ZONE, port), (KIND, Kind.SERVICE), _IP)
+    look_again = (Ct(zone, Table.SERVICE, nat=Nat("lookup")),)
+    called = match(*ours, (VNI, network.vni), (IPV4_DST, service_ip))
+    yield flow(Table.TRACK, 95, called, look_again, Feature.HAIRPIN, for_address)
+    answered = match((CT_ZONE, zone), _IP, state(CT_ESTABLISHED | CT_REPLY))
+    undo = (Set(HAIRPIN, 1), Ct(SOURCE_ZONE, Table.LOCATION, nat=Nat("lookup")))
+    yield flow(Table.SERVICE, 110, answered, undo, Feature.HAIRPIN, for_pod)
+    go_on = (Ct(SOURCE_ZONE, Table.SERVICE, nat=Nat("lookup")),)
+    yield flow(Table.SERVICE, 100, match((CT_ZONE, zone), _IP), go_on, Feature.HAIRPIN, for_pod)
+    for packed in pod.addresses:
+        if len(packed) == 4:
+            own = _number(packed)
+            itself = match(*ours, (IPV4_SRC, own), (IPV4_DST, own), (CT_IPV4_DST, service_ip), state(0))
+            turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
+            yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)
+
+
+def _rule_order(rule: PortRule) -> tuple[int, int]:
+    return (rule.protocol, rule.port or 0)
+
+
+def _number(packed: bytes) -> int:
+    return int.from_bytes(packed, "big")

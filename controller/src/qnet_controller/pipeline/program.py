@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one switch holds, and the least that has to be said to it when something changes.
+
+The wanted state is a pure function of (model, the switch's own ports, the demands alive). First packets, changes of
+intent or location, expiry and adoption after a restart all go through the same difference of wanted and installed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..decide.decide import Kind, Origin, backends
+from ..model.model import Model, Touch, Touches
+from ..model.objects import Pod, ServiceIP
+from .demands import Compiler, Demand, Pair, Program, Settings, Source, Target
+from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
+from .frame import TUNNEL_METER, frame, network_flows, pod_flows
+from .messages import (
+    AddFlow,
+    AddMeter,
+    Command,
+    Commands,
+    DeleteFlow,
+    DeleteGroup,
+    DeleteMeter,
+    Flow,
+    FlowKey,
+    FlowRemoved,
+    FlushZone,
+    Group,
+    Installed,
+    Meter,
+    PacketIn,
+    PacketOut,
+    PutGroup,
+    RemovalReason,
+    Resubmit,
+    Set,
+)
+from .packet import Addresses, ip_addresses
+from .recover import recover
+from .tables import Table
+
+
+class Local(NamedTuple):
+    """The owner of a local pod's flows."""
+
+    pod: str
+
+
+class Frame(NamedTuple):
+    """The owner of the static flows."""
+
+
+Owner = Demand | Local | Frame
+_FRAME = Frame()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send for a first packet: the commands, then the packet if it may go on."""
+
+    commands: Commands = ()
+    packet_out: PacketOut | None = None
+    kind: Kind = Kind.DROP
+
+
+class SwitchProgram:
+    """The flows, groups and meters of one switch, kept by its master."""
+
+    def __init__(self, model: Model, datapath_id: int, settings: Settings) -> None:
+        self._model = model
+        self._datapath_id = datapath_id
+        self._settings = settings
+        self._compiler = Compiler(model, datapath_id, settings)
+        self._programs: dict[Owner, Program] = {}
+        self._dependents: dict[Touch, set[Owner]] = defaultdict(set)
+        self._wanted_flows: dict[FlowKey, dict[Owner, Flow]] = {}
+        self._wanted_groups: dict[int, dict[Owner, Group]] = {}
+        self._flows: dict[FlowKey, Flow] = {}
+        self._groups: dict[int, Group] = {}
+        self._meters: dict[int, Meter] = {}
+        self._zones: dict[Local, int] = {}
+        self._zones_changed = True
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def adopt(self, installed: Installed, now: float) -> Commands:
+        """Take over a switch as it is: keep what is right, change the rest.
+
+        The demands found in its flows join those known already, so a switch that lost its tables gets them back.
+        """
+        demands = {owner for owner in self._programs if not isinstance(owner, Local | Frame)}
+        demands |= {demand for item in installed.flows if (demand := recover(item)) is not None}
+        found = {item.key: item.cookie for item in installed.flows}
+        self._forget_switch()
+        owners: dict[Owner, Program | None] = {demand: self._compiler.program(demand, now) for demand in demands}
+        owners[_FRAME] = self._frame()
+        owners |= {Local(pod.key): self._local(Local(pod.key)) for pod, _ in self._model.local_pods(self._datapath_id)}
+        for owner, program in owners.items():
+            self._replace(owner, program)
+        foreign = [DeleteFlow(key) for key in found if key not in self._wanted_flows]
+        for key in self._wanted_flows:
+            wanted = self._wanted_flow(key)
+            if wanted is not None and found.get(key) == wanted.cookie:
+                self._flows[key] = wanted
+        # Groups carry no cookie: those wanted are written again, which connections already balanced do not notice.
+        self._groups = {number: Group(number, ()) for number in installed.groups}
+        stale_groups = [number for number in self._groups if number not in self._wanted_groups]
+        stale_meters = installed.meters - self._wanted_meters().keys()
+        self._meters = {number: meter for number, meter in self._wanted_meters().items() if number in installed.meters}
+        commands = self._difference(set(self._wanted_flows), set(self._wanted_groups) | set(stale_groups))
+        return (*(DeleteMeter(number) for number in sorted(stale_meters)), *foreign, *commands)
+
+    def refresh(self, touched: Touches, now: float) -> Commands:
+        """Correct what depends on the touched parts of the model, and nothing else."""
+        if ("switch", self._datapath_id) in touched:
+            affected: set[Owner] = set(self._programs)
+        else:
+            affected = set().union(*(self._dependents.get(touch, ()) for touch in touched))
+        affected |= {Local(str(key)) for what, key in touched if what == "pod"}
+        changed: dict[Owner, Program | None] = {}
+        for owner in affected:
+            match owner:
+                case Local():
+                    changed[owner] = self._local(owner)
+                case Frame():
+                    changed[owner] = self._frame()
+                case _:
+                    changed[owner] = self._compiler.program(owner, now)
+        return self._update(changed)
+
+    def packet_in(self, packet: PacketIn, now: float) -> Answer:
+        """Decide on a packet that missed; the same packet is sent on its way when it may go."""
+        addresses = ip_addresses(packet.data)
+        if addresses is None:
+            return Answer()
+        if packet.table == Table.ADMISSION:
+            return self._from_tunnel(packet, addresses, now)
+        if packet.table == Table.PLAN:
+            return self._unplanned(packet, addresses, now)
+        if packet.table == Table.LOCATION:
+            return self._unlocated(packet, addresses, now)
+        return Answer()
+
+    def flow_removed(self, removed: FlowRemoved, now: float) -> Commands:
+        """A flow is gone: with a root its demand ends; a flow that living demands need comes back."""
+        flow = self._flows.get(removed.key)
+        if flow is None or flow.cookie != removed.cookie:
+            return ()
+        del self._flows[removed.key]
+        ended: dict[Owner, Program | None] = {}
+        if removed.reason in (RemovalReason.IDLE_TIMEOUT, RemovalReason.HARD_TIMEOUT):
+            for owner in self._wanted_flows.get(removed.key, ()):
+                if self._programs[owner].root == removed.key:
+                    ended[owner] = None
+        return self._update(ended, {removed.key})
+
+    def status(self) -> dict[str, int]:
+        """Counts: flows, groups, meters, demands, local pods."""
+        local = sum(isinstance(owner, Local) for owner in self._programs)
+        return {
+            "flows": len(self._flows),
+            "groups": len(self._groups),
+            "meters": len(self._meters),
+            "demands": sum(not isinstance(owner, Local | Frame) for owner in self._programs),
+            "local_pods": local,
+        }
+
+    @property
+    def flows(self) -> dict[FlowKey, Flow]:
+        """What the switch holds, as far as it was told."""
+        return dict(self._flows)
+
+    @property
+    def groups(self) -> dict[int, Group]:
+        """The groups that the switch holds, as far as it was told."""
+        return dict(self._groups)
+
+    @property
+    def demands(self) -> frozenset[Demand]:
+        """The demands alive."""
+        return frozenset(owner for owner in self._programs if not isinstance(owner, Local | Frame))
+
+    # -- first packets -----------------------------------------------------------------------------------------
+
+    def _from_tunnel(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
+        vni, vtep = packet.fields.get("tun_id", 0), packet.fields.get("tun_src", 0).to_bytes(4, "big")
+        source = self._compiler.source_of(vtep, vni, addresses.source)
+        sender = self._compiler.sender(source)
+        group = self._model.groups.get(sender.group) if sender else None
+        if group is None:
+            return Answer(self._demand([source], now))
+        pair = Pair(Origin.TUNNEL, vni, group.number, addresses.target)
+        return self._answer(packet, pair, addresses, [source], now)
+
+    def _unplanned(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
+        origin = Origin(_read(packet, ORIGIN))
+        pair = Pair(origin, _read(packet, VNI), _read(packet, SOURCE_GROUP), addresses.target)
+        return self._answer(packet, pair, addresses, [], now)
+
+    def _unlocated(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
+        target = Target(_read(packet, VNI), addresses.target)
+        commands = self._demand([target], now)
+        program = self._programs.get(target)
+        if program is None or program.root is None or program.flows[program.root].hard_timeout:
+            return Answer(commands)
+        kind = Kind(_read(packet, KIND))
+        again = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
+        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
+
+    def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
+        verdict = self._compiler.verdict(pair, now)
+        if verdict is None:
+            return Answer()
+        if verdict.refused:
+            return Answer(self._demand([*more, pair], now))
+        commands = self._demand([*more, *self._back(pair, addresses.source), pair], now)
+        values = {VNI: pair.vni, SOURCE_GROUP: pair.group, ORIGIN: pair.origin, SOURCE_ZONE: _read(packet, SOURCE_ZONE)}
+        again = (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
+        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
+
+    def _back(self, pair: Pair, source: bytes) -> list[Demand]:
+        """The pairs that the answers will ask for, so that they need not ask."""
+        network = self._model.network_by_vni[pair.vni]
+        owner = self._model.owner.get((network.name, pair.address))
+        pods: list[Pod] = []
+        if isinstance(owner, ServiceIP):
+            pods = backends(self._model, owner)
+        elif isinstance(owner, Pod):
+            pods = [owner]
+        back: set[Pair] = set()
+        for pod in pods:
+            group = self._model.groups.get(pod.group)
+            location = self._model.location(pod)
+            if group is not None and location is not None:
+                here = location.datapath_id == self._datapath_id
+                back.add(Pair(Origin.POD if here else Origin.TUNNEL, pair.vni, group.number, source))
+        return sorted(back)
+
+    def _demand(self, demands: Iterable[Demand], now: float) -> Commands:
+        """Make sure of demands that packets have just asked for.
+
+        A packet that asks for what is installed has lost a race with the flow's expiry, or the flow was deleted
+        behind our back: an allowing root is said again.
+        """
+        changed: dict[Owner, Program | None] = {}
+        repeat: set[FlowKey] = set()
+        for demand in demands:
+            known = self._programs.get(demand)
+            if known is None:
+                changed[demand] = self._compiler.program(demand, now)
+            elif known.root is not None and not known.flows[known.root].hard_timeout:
+                self._flows.pop(known.root, None)
+                repeat.add(known.root)
+        return self._update(changed, repeat)
+
+    # -- wanted state ------------------------------------------------------------------------------------------
+
+    def _frame(self) -> Program:
+        program = Program(depends={("switch", self._datapath_id)})
+        program.add(*frame(self._compiler.tunnel_port()))
+        return program
+
+    def _local(self, owner: Local) -> Program | None:
+        pod = self._model.pods.get(owner.pod)
+        location = self._model.location(pod) if pod else None
+        if pod is None or location is None or location.datapath_id != self._datapath_id:
+            return None
+        network = self._model.networks.get(pod.network)
+        group = self._model.groups.get(pod.group)
+        if network is None or group is None:
+            return None
+        program = Program(depends={("pod", pod.key), ("network", network.name)})
+        program.add(*pod_flows(pod, group.number, network, location), *network_flows(network))
+        return program
+
+    def _update(self, changed: dict[Owner, Program | None], keys: Iterable[FlowKey] = ()) -> Commands:
+        flows, groups = set(keys), set[int]()
+        ended_zones: list[int] = []
+        for owner, program in changed.items():
+            for version in (self._programs.get(owner), program):
+                if version is not None:
+                    flows |= version.flows.keys()
+                    groups |= version.groups.keys()
+            zone = self._zones.get(owner) if isinstance(owner, Local) else None
+            self._replace(owner, program)
+            if zone is not None and self._zones.get(owner) != zone:  # type: ignore[call-overload]
+                ended_zones += [zone, HAIRPIN_ZONE | zone]
+        return (*self._difference(flows, groups), *(FlushZone(zone) for zone in ended_zones))
+
+    def _replace(self, owner: Owner, program: Program | None) -> None:
+        old = self._programs.pop(owner, None)
+        if old is not None:
+            for key in old.flows:
+                _release(self._wanted_flows, key, owner)
+            for number in old.groups:
+                _release(self._wanted_groups, number, owner)
+            for touch in old.depends:
+                self._dependents[touch].discard(owner)
+                if not self._dependents[touch]:
+                    del self._dependents[touch]
+        if isinstance(owner, Local):
+            self._zones_changed = True
+            self._zones.pop(owner, None)
+        if program is None:
+            return
+        self._programs[owner] = program
+        for key, flow in program.flows.items():
+            self._wanted_flows.setdefault(key, {})[owner] = flow
+        for number, group in program.groups.items():
+            self._wanted_groups.setdefault(number, {})[owner] = group
+        for touch in program.depends:
+            self._dependents[touch].add(owner)
+        if isinstance(owner, Local):
+            location = self._model.location(self._model.pods[owner.pod])
+            if location is not None:
+                self._zones[owner] = location.port
+
+    def _wanted_flow(self, key: FlowKey) -> Flow | None:
+        holders = self._wanted_flows.get(key)
+        return holders[next(reversed(holders))] if holders else None
+
+    def _wanted_meters(self) -> dict[int, Meter]:
+        settings = self._settings
+        meters = {TUNNEL_METER: Meter(TUNNEL_METER, settings.tunnel_rate, settings.tunnel_burst)}
+        for port in self._zones.values():
+            meters[port] = Meter(port, settings.pod_rate, settings.pod_burst)
+        return meters
+
+    def _difference(self, flows: set[FlowKey], groups: set[int]) -> Commands:
+        """The commands that make these flows, groups and all meters as wanted; groups exist before flows use them."""
+        before: list[Command] = []
+        removals: list[Command] = []
+        additions: list[Command] = []
+        after: list[Command] = []
+        if self._zones_changed:
+            wanted_meters = self._wanted_meters()
+            before += [AddMeter(meter) for number, meter in wanted_meters.items() if number not in self._meters]
+            after += [DeleteMeter(number) for number in self._meters if number not in wanted_meters]
+            self._meters, self._zones_changed = wanted_meters, False
+        for number in sorted(groups):
+            holders = self._wanted_groups.get(number)
+            group = holders[next(reversed(holders))] if holders else None
+            if group is None:
+                if self._groups.pop(number, None) is not None:
+                    after.append(DeleteGroup(number))
+            elif self._groups.get(number) != group:
+                before.append(PutGroup(group, exists=number in self._groups))
+                self._groups[number] = group
+        for key in flows:
+            wanted, have = self._wanted_flow(key), self._flows.get(key)
+            if wanted is None:
+                if self._flows.pop(key, None) is not None:
+                    removals.append(DeleteFlow(key))
+            elif have != wanted:
+                additions.append(AddFlow(wanted))
+                self._flows[key] = wanted
+        # The plan comes last: a packet that it lets pass finds everything behind it in place.
+        additions.sort(key=_plan_last)
+        return (*before, *removals, *additions, *after)
+
+    def _forget_switch(self) -> None:
+        self._programs.clear()
+        self._dependents.clear()
+        self._wanted_flows.clear()
+        self._wanted_groups.clear()
+        self._flows.clear()
+        self._groups.clear()
+        self._zones.clear()
+        self._zones_changed = True
+
+
+def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[type-arg]
+    holders = index.get(key)
+    if holders is not None:
+        holders.pop(owner, None)
+        if not holders:
+            del index[key]
+
+
+def _plan_last(command: Command) -> bool:
+    return isinstance(command, AddFlow) and command.flow.table in (Table.PLAN, Table.ADMISSION)
+
+
+def _read(packet: PacketIn, part: Bits) -> int:
+    return packet.fields.get(part.field.name, 0) >> part.offset & (1 << part.width) - 1
+
+
+def _restored(packet: PacketIn, *parts: Bits) -> tuple[Set, ...]:
+    return tuple(Set(part, _read(packet, part)) for part in parts)

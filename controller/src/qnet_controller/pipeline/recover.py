@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which demand a flow found on a switch belongs to: the reverse of `demands`, from the flow's match alone."""
+
+from __future__ import annotations
+
+from ..decide.decide import Origin
+from .demands import Demand, Pair, Source, Target
+from .fields import IPV4_DST, IPV4_SRC, ORIGIN, SOURCE_GROUP, TUN_ID, TUN_SRC, VNI, Bits, Field
+from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
+from .tables import Table
+
+_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION}
+
+
+def recover(item: InstalledFlow) -> Demand | None:
+    """The demand whose root `item` is or was; None for any other flow, ours or not."""
+    if item.cookie >> 56 != COOKIE_MAGIC or item.cookie >> 48 & 0xFF not in _ROOTS:
+        return None
+    table, _, matching = item.key
+    vni, address = _part(matching, VNI), _address(matching, IPV4_DST)
+    if table == Table.PLAN:
+        origin, group = _part(matching, ORIGIN), _part(matching, SOURCE_GROUP)
+        if vni is not None and origin is not None and group is not None and address is not None:
+            return Pair(Origin(origin), vni, group, address)
+    elif table == Table.LOCATION:
+        if vni is not None and address is not None:
+            return Target(vni, address)
+    elif table == Table.ADMISSION:
+        vtep, tun_id = _address(matching, TUN_SRC), _whole(matching, TUN_ID)
+        if vtep is not None:
+            return Source(vtep, tun_id, _address(matching, IPV4_SRC))
+    return None
+
+
+def _whole(matching: Match, field: Field) -> int | None:
+    return next((value for name, value, mask in matching if name == field.name and mask == field.full), None)
+
+
+def _part(matching: Match, part: Bits) -> int | None:
+    for name, value, mask in matching:
+        if name == part.field.name and mask & part.mask == part.mask:
+            return (value & part.mask) >> part.offset
+    return None
+
+
+def _address(matching: Match, field: Field) -> bytes | None:
+    value = _whole(matching, field)
+    return None if value is None else value.to_bytes(4, "big")
