@@ -55,6 +55,10 @@ lint-spelling: $(VENV_STAMP)
 lint-tree:
 	tools/check_tree.py
 
+.PHONY: test-sanity
+test-sanity: $(VENV_STAMP) ## ansible-test sanity on the collection (two minutes the first time)
+	tools/sanity.sh
+
 .PHONY: format
 format: $(VENV_STAMP) ## Format the Python code and fix what ruff can fix
 	ruff check --fix
