@@ -162,7 +162,8 @@ class Compiler:
         if network is None or verdict is None:
             return None
         program = Program()
-        program.depends |= {("address", (network.name, pair.address)), ("source", pair.group), ("network", network.name)}
+        program.depends |= {("address", (network.name, pair.address)), ("network", network.name)}
+        program.depends.add(("source", pair.group))
         program.add_root(self._plan_flow(pair, verdict))
         program.add(*self._port_flows(pair, verdict))
         owner = self.model.owner.get((network.name, pair.address))

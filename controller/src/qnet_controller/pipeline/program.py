@@ -15,10 +15,11 @@ from typing import NamedTuple
 from ..decide.decide import Kind, Origin, backends
 from ..model.model import Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
-from .demands import Compiler, Demand, Pair, Program, Settings, Source, Target
+from .demands import Compiler, Demand, Pair, Program, Settings, Target
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
 from .frame import TUNNEL_METER, frame, network_flows, pod_flows
 from .messages import (
+    Actions,
     AddFlow,
     AddMeter,
     Command,
@@ -209,7 +210,7 @@ class SwitchProgram:
         if program is None or program.root is None or program.flows[program.root].hard_timeout:
             return Answer(commands)
         kind = Kind(_read(packet, KIND))
-        again = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
+        again: Actions = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
@@ -220,7 +221,7 @@ class SwitchProgram:
             return Answer(self._demand([*more, pair], now))
         commands = self._demand([*more, *self._back(pair, addresses.source), pair], now)
         values = {VNI: pair.vni, SOURCE_GROUP: pair.group, ORIGIN: pair.origin, SOURCE_ZONE: _read(packet, SOURCE_ZONE)}
-        again = (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
+        again: Actions = (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
 
     def _back(self, pair: Pair, source: bytes) -> list[Demand]:
@@ -288,7 +289,7 @@ class SwitchProgram:
                     groups |= version.groups.keys()
             zone = self._zones.get(owner) if isinstance(owner, Local) else None
             self._replace(owner, program)
-            if zone is not None and self._zones.get(owner) != zone:  # type: ignore[call-overload]
+            if isinstance(owner, Local) and zone is not None and self._zones.get(owner) != zone:
                 ended_zones += [zone, HAIRPIN_ZONE | zone]
         return (*self._difference(flows, groups), *(FlushZone(zone) for zone in ended_zones))
 
