@@ -73,28 +73,26 @@ def name_of(sources: str, proxies: str) -> str:
 
 
 def build(tarball: pathlib.Path, sources: str, proxies: str) -> None:
-    """Make the root file system of a host as a tar file."""
+    """Make the root file system of a host as a tar file, alone in its directory."""
     masks = " ".join(shlex.quote(unit) for unit in MASKED)
-    with tempfile.TemporaryDirectory(prefix="qnet-lab-") as directory:
-        scratch = pathlib.Path(directory)
-        (scratch / "ssh.conf").write_text(SSH_DROP_IN, encoding="utf-8")
-        (scratch / "proxy.conf").write_text(proxies, encoding="utf-8")
-        steps = (
-            'rm -f "$1"/etc/ssh/ssh_host_*',
-            'mkdir -p "$1/etc/systemd/system/ssh.service.d"',
-            f'cp {scratch}/ssh.conf "$1/etc/systemd/system/ssh.service.d/hostkeys.conf"',
-            f'cp {scratch}/proxy.conf "$1/etc/apt/apt.conf.d/90proxy"',
-            f'chroot "$1" systemctl mask {masks}',
-            f'chroot "$1" apt-get -qy install --download-only --no-install-recommends {" ".join(FETCHED)}',
-        )
-        argv = [
-            "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INSTALLED)}",
-            "--skip=cleanup/apt/lists", *(f"--customize-hook={step}" for step in steps),
-            os_release()["VERSION_CODENAME"], str(tarball), "-",
-        ]  # fmt: skip
-        done = subprocess.run(argv, input=sources, capture_output=True, text=True, check=False)
+    scratch = tarball.parent
+    (scratch / "ssh.conf").write_text(SSH_DROP_IN, encoding="utf-8")
+    (scratch / "proxy.conf").write_text(proxies, encoding="utf-8")
+    steps = (
+        'rm -f "$1"/etc/ssh/ssh_host_*',
+        'mkdir -p "$1/etc/systemd/system/ssh.service.d"',
+        f'cp {scratch}/ssh.conf "$1/etc/systemd/system/ssh.service.d/hostkeys.conf"',
+        f'cp {scratch}/proxy.conf "$1/etc/apt/apt.conf.d/90proxy"',
+        f'chroot "$1" systemctl mask {masks}',
+        f'chroot "$1" apt-get -qy install --download-only --no-install-recommends {" ".join(FETCHED)}',
+    )
+    argv = [
+        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INSTALLED)}",
+        "--skip=cleanup/apt", *(f"--customize-hook={step}" for step in steps),
+        os_release()["VERSION_CODENAME"], str(tarball), "-",
+    ]  # fmt: skip
+    done = subprocess.run(argv, input=sources, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        tarball.unlink(missing_ok=True)
         lines = [line for line in done.stderr.splitlines() if line.startswith("E:")] or done.stderr.splitlines()
         raise LabError(f"mmdebstrap could not make the image: {' / '.join(lines[-3:])}")
 
@@ -108,23 +106,18 @@ def ensure() -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if podman("image", "ls", "--quiet", name):
             return name
-        tarball = CACHE / f"{name.rpartition(':')[2]}.tar"
-        if not tarball.exists():
-            began = time.monotonic()
-            say("building the host image from the distribution's packages (about half a minute)")
-            partial = tarball.with_suffix(".partial.tar")
-            build(partial, sources, proxies)
-            partial.rename(tarball)
-            say(f"image built in {time.monotonic() - began:.0f} s")
-        say("importing the host image into podman")
-        podman("import", "--change", "CMD=/sbin/init", str(tarball), name)
+        began = time.monotonic()
+        say("building the host image from the distribution's packages (about half a minute)")
+        with tempfile.TemporaryDirectory(prefix="qnet-lab-", dir=CACHE) as directory:
+            tarball = pathlib.Path(directory) / "host.tar"
+            build(tarball, sources, proxies)
+            say(f"image built in {time.monotonic() - began:.0f} s, importing it into podman")
+            podman("import", "--change", "CMD=/sbin/init", str(tarball), name)
     return name
 
 
 def remove() -> None:
-    """Remove every lab image and the cached tar files."""
+    """Remove every lab image."""
     for image in podman("image", "ls", "--quiet", "--no-trunc", REPOSITORY).splitlines():
         podman("image", "rm", image)
-    for file in CACHE.glob("*.tar"):
-        file.unlink()
     (CACHE / "lock").unlink(missing_ok=True)
