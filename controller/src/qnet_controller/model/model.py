@@ -210,7 +210,8 @@ class Model:
 
     def next_expiry(self, now: float) -> float | None:
         """The next time (Unix seconds) after `now` at which an export ends, if any."""
-        return min((e.expires for e in self.exports.values() if e.expires is not None and e.expires > now), default=None)
+        ends = (e.expires for e in self.exports.values() if e.expires is not None and e.expires > now)
+        return min(ends, default=None)
 
     def expired(self, since: float, now: float) -> Touches:
         """What is touched by exports that ended after `since` and up to `now`."""
