@@ -1,0 +1,254 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The intent as plain values: one frozen record per object, all references by name.
+
+No I/O and no Ansible here: plans, checks and tests work on these records alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import typing as t
+
+VIRTUAL_MAC = "0a:00:00:00:00:01"
+MAX_GROUP_NUMBER = 65535
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A tenant network: its VNI and the subnets its addresses come from (canonical CIDR text, sorted)."""
+
+    name: str
+    vni: int
+    pod_subnets: tuple[str, ...]
+    service_subnets: tuple[str, ...] = ()
+    mtu: int | None = None
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
+
+    @property
+    def key(self) -> str:
+        """The name by which people and other records speak of it."""
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A host that carries pods. ``datapath_id`` None means: derive it from the name."""
+
+    name: str
+    vteps: tuple[str, ...]
+    datapath_id: str
+    datapath_kind: str = "system"
+    controller_set: str = "default"
+    draining: bool = False
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
+
+    @property
+    def key(self) -> str:
+        """The name by which people and other records speak of it."""
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class SecurityGroup:
+    """A security group of a tenant. ``number`` is its stable identity in flow tables."""
+
+    name: str
+    tenant: str
+    number: int
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
+
+    @property
+    def key(self) -> str:
+        """The name by which people and other records speak of it."""
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A service: identical pods of one group in one network."""
+
+    group: str
+    name: str
+    network: str
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
+
+    @property
+    def key(self) -> str:
+        """``group/service``."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceIP:
+    """An address that stands for a service. ``network`` always equals the network of the service."""
+
+    group: str
+    service: str
+    name: str
+    network: str
+    address: str
+    affinity: str = "none"
+    algorithm: str = "hash"
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("group", "service", "name")
+
+    @property
+    def service_key(self) -> str:
+        """``group/service`` of the service it stands for."""
+        return f"{self.group}/{self.service}"
+
+    @property
+    def key(self) -> str:
+        """``group/service:name``."""
+        return f"{self.group}/{self.service}:{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pod:
+    """A pod: identity and addresses, never its location."""
+
+    group: str
+    service: str
+    name: str
+    network: str
+    mac: str
+    addresses: tuple[str, ...]
+    port_name: str
+    weight: int = 100
+    state: str = "active"
+    containers: tuple[str, ...] = ()
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
+
+    @property
+    def service_key(self) -> str:
+        """``group/service`` of the service it belongs to."""
+        return f"{self.group}/{self.service}"
+
+    @property
+    def key(self) -> str:
+        """``group/pod``."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A service opened to another group. No ports: all. ``expires``: seconds since the epoch, UTC."""
+
+    service: str
+    to: str
+    ports: tuple[str, ...] = ()
+    direct: bool = False
+    expires: int | None = None
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("service", "to")
+
+    @property
+    def key(self) -> str:
+        """``group/service -> group``."""
+        return f"{self.service} -> {self.to}"
+
+
+Record = t.Union[Network, Host, SecurityGroup, Service, ServiceIP, Pod, Export]
+
+# In the order in which they refer to each other: what comes later names what comes earlier.
+KINDS: dict[str, type[t.Any]] = {
+    "network": Network,
+    "host": Host,
+    "security_group": SecurityGroup,
+    "service": Service,
+    "service_ip": ServiceIP,
+    "pod": Pod,
+    "export": Export,
+}
+
+TITLES: dict[str, str] = {
+    "network": "network",
+    "host": "host",
+    "security_group": "security group",
+    "service": "service",
+    "service_ip": "Service IP",
+    "pod": "pod",
+    "export": "export",
+}
+
+
+def plural(kind: str) -> str:
+    """Name of the list of objects of a kind, as used for options, return values and diffs."""
+    return f"{kind}s"
+
+
+class State(dict[str, dict[str, t.Any]]):
+    """The whole intent: kind → key → record. Records are shared between copies, they never change."""
+
+    def __init__(self) -> None:
+        super().__init__({kind: {} for kind in KINDS})
+
+    def copy(self) -> State:
+        """A copy whose objects can be added and removed without touching this one."""
+        twin = State()
+        for kind, records in self.items():
+            twin[kind] = dict(records)
+        return twin
+
+    def add(self, kind: str, record: t.Any) -> None:
+        """Put a record under its own key."""
+        self[kind][record.key] = record
+
+
+class IntentRefused(Exception):
+    """The wish cannot be carried out. ``problems`` has one sentence for each reason."""
+
+    def __init__(self, problems: t.Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class AddressPoolExhausted(ValueError):
+    """No free address is left in any of the subnets asked for."""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def port_name_of(pod: str) -> str:
+    """OVS port of the pod ``group/pod``: 14 characters, so that it fits an interface name."""
+    return "qn" + _digest(pod)[:12]
+
+
+def mac_of(pod: str) -> str:
+    """MAC address of the pod ``group/pod`` when none is given: locally administered, unicast."""
+    digits = _digest(pod)[12:22]
+    return ":".join(["02", *(digits[index : index + 2] for index in range(0, 10, 2))])
+
+
+def namespace_of(pod: str) -> str:
+    """Network namespace of the pod ``group/pod`` on its host."""
+    return pod.replace("/", ".")
+
+
+def datapath_id_of(host: str) -> str:
+    """Datapath id of a host when none is given: 16 hexadecimal digits."""
+    return _digest(host)[:16]
+
+
+def render(record: t.Any) -> dict[str, t.Any]:
+    """A record as people write it: plain lists, times in ISO 8601, nothing internal."""
+    shown: dict[str, t.Any] = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        shown[field.name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(record, Export) and record.expires is not None:
+        shown["expires"] = datetime.datetime.fromtimestamp(record.expires, datetime.UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        )
+    return shown

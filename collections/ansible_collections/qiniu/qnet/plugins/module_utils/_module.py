@@ -1,0 +1,190 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all modules of the intent share: options, the run from plan to result, and errors as sentences."""
+
+from __future__ import annotations
+
+import copy
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan
+
+DATABASE_OPTIONS: dict[str, t.Any] = {
+    "database": {"type": "list", "elements": "str", "default": [_ovsdb.DEFAULT_REMOTE]},
+    "private_key": {"type": "path"},
+    "certificate": {"type": "path"},
+    "ca_certificate": {"type": "path"},
+    "timeout_seconds": {"type": "int", "default": 30},
+}
+
+# Options that describe one object of a kind. Names are required of list elements (see element_options).
+OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
+    "network": {
+        "name": {"type": "str"},
+        "vni": {"type": "int"},
+        "pod_subnets": {"type": "list", "elements": "str"},
+        "service_subnets": {"type": "list", "elements": "str"},
+        "mtu": {"type": "int"},
+    },
+    "host": {
+        "name": {"type": "str"},
+        "vteps": {"type": "list", "elements": "str"},
+        "datapath_id": {"type": "str"},
+        "datapath_kind": {"type": "str", "choices": ["system", "netdev"]},
+        "controller_set": {"type": "str"},
+        "draining": {"type": "bool"},
+    },
+    "security_group": {"name": {"type": "str"}, "tenant": {"type": "str"}, "number": {"type": "int"}},
+    "service": {"group": {"type": "str"}, "name": {"type": "str"}, "network": {"type": "str"}},
+    "service_ip": {
+        "group": {"type": "str"},
+        "service": {"type": "str"},
+        "name": {"type": "str", "default": "main"},
+        "address": {"type": "str"},
+        "affinity": {"type": "str", "choices": ["none", "client"]},
+    },
+    "export": {
+        "service": {"type": "str"},
+        "to": {"type": "str"},
+        "ports": {"type": "list", "elements": "str"},
+        "direct": {"type": "bool"},
+        "expires": {"type": "str"},
+    },
+}
+
+
+def element_options(kind: str) -> dict[str, t.Any]:
+    """Options of one element of a plural list: as for a single object, but its key is required."""
+    options: dict[str, t.Any] = copy.deepcopy(OBJECT_OPTIONS[kind])
+    for field in _model.KINDS[kind].key_fields:
+        if "default" not in options[field]:
+            options[field]["required"] = True
+    return options
+
+
+def connection_of(module: AnsibleModule) -> _ovsdb.Connection:
+    """The database options of a module. Fails the module when a library is missing or no remote is given."""
+    for library, package, error in (
+        ("ovs", "python3-openvswitch", _ovsdb.OVS_ERROR),
+        ("netaddr", "python3-netaddr", _parse.NETADDR_ERROR),
+    ):
+        if error is not None:
+            reason = f"on Debian and Ubuntu install the package {package}; the roles of qnet do"
+            module.fail_json(msg=missing_required_lib(library, reason=reason), exception=str(error))
+    params = module.params
+    if not params["database"]:
+        module.fail_json(
+            msg="database: the list is empty; give at least one remote, for example "
+            f"{_ovsdb.DEFAULT_REMOTE}, or leave it out"
+        )
+    if params["timeout_seconds"] < 1:
+        module.fail_json(msg=f"timeout_seconds: {params['timeout_seconds']} is out of range; it is 1 or more")
+    return _ovsdb.Connection(
+        tuple(params["database"]),
+        params["private_key"],
+        params["certificate"],
+        params["ca_certificate"],
+        params["timeout_seconds"],
+    )
+
+
+def converge(module: AnsibleModule, planner: _ovsdb.Planner) -> tuple[_ovsdb.Outcome, dict[str, t.Any]]:
+    """Run a planner against the database of a module's options.
+
+    Returns the outcome and the results that every module returns: changed, diff, plan, generation. Ends the module
+    with a message when the wish is refused or the database cannot be reached.
+    """
+    connection = connection_of(module)
+    try:
+        outcome = _ovsdb.converge(connection, planner, module.check_mode)
+    except _model.IntentRefused as refused:
+        fail(module, refused.problems)
+    except _ovsdb.DatabaseError as error:
+        fail(module, [str(error)])
+    plan = outcome.plan
+    return outcome, {
+        "changed": plan.changed,
+        "diff": plan.diff(),
+        "plan": plan.steps(),
+        "generation": outcome.generation,
+    }
+
+
+def read(module: AnsibleModule) -> tuple[_model.State, int]:
+    """The whole intent and its generation. Ends the module with a message when the database cannot be reached."""
+    connection = connection_of(module)
+    try:
+        return _ovsdb.read(connection)
+    except _ovsdb.DatabaseError as error:
+        fail(module, [str(error)])
+
+
+def fail(module: AnsibleModule, problems: t.Sequence[str]) -> t.NoReturn:
+    """End a module with all problems at once."""
+    module.fail_json(msg="\n".join(problems), problems=list(problems))
+    raise AssertionError("fail_json returned")
+
+
+def run_object_module(kind: str) -> None:
+    """The whole of a module that manages objects of one kind: one by its options, or many by the plural list."""
+    many = _model.plural(kind)
+    keys = [field for field in _model.KINDS[kind].key_fields if "default" not in OBJECT_OPTIONS[kind][field]]
+    module = AnsibleModule(
+        argument_spec={
+            **DATABASE_OPTIONS,
+            **OBJECT_OPTIONS[kind],
+            many: {"type": "list", "elements": "dict", "options": element_options(kind)},
+            "purge": {"type": "bool", "default": False},
+            "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+        },
+        required_one_of=[[keys[0], many]],
+        required_together=[keys] if len(keys) > 1 else [],
+        mutually_exclusive=[[keys[0], many]],
+        supports_check_mode=True,
+    )
+    params = module.params
+    if params["purge"] and (params[many] is None or params["state"] == "absent"):
+        fail(module, [f"purge: needs the list '{many}' and state present; it removes what is not in that list"])
+    wishes = _wishes(module, kind, many)
+    keys_of_wishes: list[str] = []
+
+    def planner(have: _model.State) -> _plan.Plan:
+        draft = _plan.Draft(have)
+        ask = draft.put if params["state"] == "present" else draft.remove
+        keys_of_wishes[:] = [key for path, wish in wishes if (key := ask(kind, wish, path)) is not None]
+        if params["purge"]:
+            draft.keep_only(kind, set(keys_of_wishes))
+        return draft.plan()
+
+    outcome, result = converge(module, planner)
+    records = outcome.state[kind]
+    result[many] = [_model.render(records[key]) for key in keys_of_wishes if key in records]
+    module.exit_json(**result)
+
+
+def _wishes(module: AnsibleModule, kind: str, many: str) -> list[tuple[str, dict[str, t.Any]]]:
+    """(path, fields) of each object asked for."""
+    params = module.params
+    if params[many] is not None:
+        defaults = {field: option.get("default") for field, option in OBJECT_OPTIONS[kind].items()}
+        set_beside = [field for field, default in defaults.items() if params[field] not in (None, default)]
+        if set_beside:
+            fail(module, [f"{', '.join(set_beside)}: belongs to a single object; put it into the elements of '{many}'"])
+        return [(f"{many}[{index}]", element) for index, element in enumerate(params[many])]
+    return [("", {field: params[field] for field in OBJECT_OPTIONS[kind]})]
+
+
+def run_info_module(kind: str) -> None:
+    """The whole of a module that reads objects of one kind."""
+    many = _model.plural(kind)
+    module = AnsibleModule(
+        argument_spec={**DATABASE_OPTIONS, "names": {"type": "list", "elements": "str"}},
+        supports_check_mode=True,
+    )
+    state, generation = read(module)
+    names = module.params["names"]
+    shown = [_model.render(record) for key, record in sorted(state[kind].items()) if names is None or key in names]
+    module.exit_json(changed=False, generation=generation, **{many: shown})

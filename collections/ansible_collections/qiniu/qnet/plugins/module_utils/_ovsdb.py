@@ -1,0 +1,312 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The intent database: the only place of this collection that speaks OVSDB to it.
+
+:func:`converge` reads the intent, asks a planner what to change, and applies the plan in one transaction. If somebody
+else changed the intent in between, the database says so (the generation is a prerequisite of every transaction), and
+everything is read and planned again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import re
+import ssl
+import time
+import typing as t
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _plan, _rows
+
+try:
+    import ovs.db.idl
+    import ovs.jsonrpc
+    import ovs.poller
+    import ovs.stream
+
+    OVS_ERROR: Exception | None = None
+except ImportError as error:  # reported by the module that needs it, with the package to install
+    OVS_ERROR = error
+
+DATABASE = "QNet"
+DEFAULT_REMOTE = "unix:/run/qnet-database/qnet.sock"
+
+Planner = t.Callable[[_model.State], _plan.Plan]
+
+
+class DatabaseError(Exception):
+    """The database could not be read or refused a change. The text says where, what, why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """How to reach the database. Remotes are OVSDB methods: ``unix:PATH``, ``ssl:HOST:PORT``."""
+
+    remotes: tuple[str, ...] = (DEFAULT_REMOTE,)
+    private_key: str | None = None
+    certificate: str | None = None
+    ca_certificate: str | None = None
+    timeout_seconds: int = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a call did: the plan, the intent as it is (or would be) after it, and the generation in the database."""
+
+    plan: _plan.Plan
+    state: _model.State
+    generation: int
+
+
+class _Retry(Exception):
+    """Somebody else was faster: plan again."""
+
+
+def converge(connection: Connection, planner: Planner, check_mode: bool) -> Outcome:
+    """Read, plan, apply in one transaction; again from the start when another writer came in between.
+
+    In check mode the transaction is sent to be tried and is then abandoned by the database.
+    Raises DatabaseError, and whatever the planner raises.
+    """
+    with Database(connection) as database:
+        while True:
+            state, generation = database.read()
+            plan = planner(state)
+            if not plan.changed:
+                return Outcome(plan, plan.after, generation)
+            try:
+                return Outcome(plan, plan.after, database.commit(plan, dry_run=check_mode))
+            except _Retry:
+                database.wait_for_news()
+
+
+def read(connection: Connection) -> tuple[_model.State, int]:
+    """The whole intent and its generation. Raises DatabaseError."""
+    with Database(connection) as database:
+        return database.read()
+
+
+class Database:
+    """One connection, used as a context manager. All waiting is bounded by ``timeout_seconds`` in total."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.deadline = time.monotonic() + connection.timeout_seconds
+        self._rows = _rows.Rows()
+        self._seqno = 0
+
+    def __enter__(self) -> Database:
+        self._set_tls()
+        remotes, schema = self._find_remotes()
+        helper = ovs.db.idl.SchemaHelper(schema_json=schema)
+        for table, columns in _rows.COLUMNS.items():
+            helper.register_columns(table, list(columns))
+        # A follower will do: the generation is verified by the whole cluster, and followers that lost it are refused.
+        self.idl = ovs.db.idl.Idl(",".join(remotes), helper, leader_only=False)
+        try:
+            self._wait(self.idl.has_ever_connected, "reading the intent")
+        except BaseException:
+            self.idl.close()
+            raise
+        return self
+
+    def __exit__(self, *dummy: object) -> None:
+        self.idl.close()
+
+    # Connecting
+
+    def _set_tls(self) -> None:
+        if not any(remote.startswith("ssl:") for remote in self.connection.remotes):
+            return
+        for option in ("private_key", "certificate", "ca_certificate"):
+            path = getattr(self.connection, option)
+            if path is None:
+                raise DatabaseError(
+                    f"{option}: not given, but a remote in 'database' is ssl:; give the path of the "
+                    "file, or use the Unix socket on a database host"
+                )
+            if not os.access(path, os.R_OK):
+                raise DatabaseError(
+                    f"{option}: cannot read '{path}'; check that the file is there (role certificates) "
+                    "and that this user may read it"
+                )
+        ovs.stream.Stream.ssl_set_private_key_file(self.connection.private_key)
+        ovs.stream.Stream.ssl_set_certificate_file(self.connection.certificate)
+        ovs.stream.Stream.ssl_set_ca_cert_file(self.connection.ca_certificate)
+
+    def _find_remotes(self) -> tuple[list[str], t.Any]:
+        """The remotes with the one that answers first, and its schema."""
+        failures = []
+        remotes = list(self.connection.remotes)
+        for remote in remotes:
+            try:
+                schema = self._schema(remote)
+            except (OSError, ValueError) as failure:
+                failures.append(f"{remote}: {failure}")
+                continue
+            return [remote, *(other for other in remotes if other != remote)], schema
+        raise DatabaseError(
+            f"database {DATABASE} cannot be reached: {'; '.join(failures)}; check that qnet-database runs there, "
+            "that 'database' names it and that the certificates are of the same CA"
+        )
+
+    def _schema(self, remote: str) -> t.Any:
+        if not remote.startswith(("unix:", "ssl:", "tcp:")):
+            raise ValueError("not a remote; write unix:PATH or ssl:HOST:PORT")
+        share = self._left() / len(self.connection.remotes)
+        stop = time.monotonic() + share
+        failure, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(remote), int(share * 1000))
+        if failure:
+            raise OSError(failure, os.strerror(failure))
+        rpc = ovs.jsonrpc.Connection(stream)
+        try:
+            schema = self._ask(rpc, ovs.jsonrpc.Message.create_request("get_schema", [DATABASE]), stop)
+        finally:
+            rpc.close()
+        tables = schema.get("tables", {})
+        for table, columns in _rows.COLUMNS.items():
+            absent = [column for column in columns if column not in tables.get(table, {}).get("columns", {})]
+            if absent:
+                raise ValueError(
+                    f"its schema {schema.get('version')} has no {table}.{absent[0]}; update the database "
+                    "(role database) or this collection so that they match"
+                )
+        return schema
+
+    @staticmethod
+    def _ask(rpc: t.Any, request: t.Any, stop: float) -> t.Any:
+        failure = rpc.send(request)
+        while not failure:
+            failure, reply = rpc.recv()
+            if reply is not None and reply.id == request.id:
+                if reply.error is not None:
+                    raise ValueError(f"it does not serve {DATABASE}: {reply.error}")
+                return reply.result
+            if failure in (0, ovs.jsonrpc.errno.EAGAIN):
+                if time.monotonic() > stop:
+                    raise TimeoutError("connected, but it does not answer")
+                rpc.run()
+                poller = ovs.poller.Poller()
+                rpc.wait(poller)
+                rpc.recv_wait(poller)
+                poller.timer_wait(int(max(0.0, stop - time.monotonic()) * 1000) + 1)
+                poller.block()
+                failure = rpc.get_status()
+        if failure < 0:
+            raise ConnectionError("it closed the connection; is this host's certificate signed by its CA?")
+        raise OSError(failure, os.strerror(failure))
+
+    # Waiting
+
+    def _left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+    def _wait(self, done: t.Callable[[], bool], what: str, until: float | None = None) -> bool:
+        """Run the session until ``done``. At ``until`` gives up with False; at the deadline raises DatabaseError."""
+        try:
+            while not done():
+                self.idl.run()
+                if done():
+                    break
+                if until is not None and time.monotonic() >= until:
+                    return False
+                if not self._left():
+                    raise DatabaseError(
+                        f"database {DATABASE} at {', '.join(self.connection.remotes)}: no success within "
+                        f"{self.connection.timeout_seconds} s while {what}; check its quorum and its load, or raise "
+                        "timeout_seconds"
+                    )
+                left = self._left() if until is None else min(self._left(), max(0.0, until - time.monotonic()))
+                poller = ovs.poller.Poller()
+                self.idl.wait(poller)
+                poller.timer_wait(int(left * 1000) + 1)
+                poller.block()
+        except (ssl.SSLError, OSError) as failure:
+            raise DatabaseError(
+                f"database {DATABASE} at {self.idl.session_name()}: connection lost while {what}: "
+                f"{failure}; check the database and its certificates"
+            ) from failure
+        return True
+
+    def wait_for_news(self) -> None:
+        """After a lost race: until the winner's change has come in, then a short random pause against lock-step."""
+        self._wait(
+            lambda: self.idl.change_seqno != self._seqno, "waiting for other writers", until=time.monotonic() + 1.0
+        )
+        pause = time.monotonic() + random.uniform(0, 0.02)
+        self._wait(lambda: False, "waiting for other writers", until=pause)
+
+    # Reading
+
+    def read(self) -> tuple[_model.State, int]:
+        """The intent as it is now, and its generation (0 when nothing was ever written)."""
+        self._wait(self._synchronised, "reading the intent")
+        self._seqno = self.idl.change_seqno
+        self._rows = _rows.Rows()
+        return self._rows.read(lambda table: self.idl.tables[table].rows.values()), self._generation()
+
+    def _synchronised(self) -> bool:
+        return bool(self.idl.state == ovs.db.idl.Idl.IDL_S_MONITORING)
+
+    def _globals(self) -> t.Iterable[t.Any]:
+        rows: t.Iterable[t.Any] = self.idl.tables["QNet_Global"].rows.values()
+        return rows
+
+    def _generation(self) -> int:
+        return next((int(row.generation) for row in self._globals()), 0)
+
+    # Writing
+
+    def commit(self, plan: _plan.Plan, dry_run: bool) -> int:
+        """Apply a plan to what :meth:`read` returned last; returns the generation that is then in the database.
+
+        Raises DatabaseError when the database refuses.
+        """
+        transaction = ovs.db.idl.Transaction(self.idl)
+        transaction.dry_run = dry_run
+        transaction.add_comment(
+            "qnet: " + ", ".join(f"{change.action} {change.kind} {change.key}" for change in plan.changes[:20])
+        )
+        generation = self._generation()
+        self._advance(transaction, generation + 1)
+        self._rows.write(plan.changes, lambda table: transaction.insert(self.idl.tables[table]))
+        status = transaction.commit()
+        if status == transaction.INCOMPLETE:
+            self._wait(lambda: transaction.commit() != transaction.INCOMPLETE, "writing the intent")
+            status = transaction.commit()
+        if status in (transaction.SUCCESS, transaction.UNCHANGED):
+            return generation if dry_run else generation + 1
+        if status in (transaction.TRY_AGAIN, transaction.ABORTED):
+            raise _Retry
+        self._refused(transaction.get_error())
+        raise _Retry
+
+    def _advance(self, transaction: t.Any, generation: int) -> None:
+        row = next(iter(self._globals()), None)
+        if row is None:
+            row = transaction.insert(self.idl.tables["QNet_Global"])
+        else:
+            row.verify("generation")
+        row.generation = generation
+
+    def _refused(self, answer: str) -> None:
+        """Raise DatabaseError for a refusal that planning again will not cure; return if it may."""
+        if "cluster error" in answer or "not leader" in answer:
+            return
+        # Another writer that does not keep the generation, or two that both create its row: the news tells.
+        fresh = self._wait(
+            lambda: self.idl.change_seqno != self._seqno,
+            "writing the intent",
+            until=min(self.deadline, time.monotonic() + 0.5),
+        )
+        if fresh:
+            return
+        names = self._rows.names()
+        named = re.sub(
+            r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda match: names.get(match[0], "of this change"), answer
+        )
+        raise DatabaseError(
+            f"database {DATABASE} refused the change: {named}; nothing was changed; remove the cause and run again"
+        )

@@ -1,0 +1,311 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people write, brought to the one spelling that is stored and compared.
+
+Every parser takes a value and returns its canonical form, or raises ValueError with a sentence that says what is
+wrong with the value and what would be right.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+import typing as t
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model
+
+try:
+    import netaddr
+
+    NETADDR_ERROR: Exception | None = None
+except ImportError as error:  # reported by the module that needs it, with the package to install
+    NETADDR_ERROR = error
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+_MAC = re.compile(r"([0-9a-f]{2}([:-]?)(?:[0-9a-f]{2}\2){4}[0-9a-f]{2}|[0-9a-f]{4}(?:\.[0-9a-f]{4}){2})\Z")
+_PORT = re.compile(r"(tcp|udp)/([0-9]{1,5})\Z")
+_CONTAINER = re.compile(r"[!-~]{1,255}\Z")
+
+Parser = t.Callable[[t.Any], t.Any]
+
+
+def label(value: str) -> str:
+    """A name of one part: a DNS label."""
+    if not _LABEL.match(value):
+        raise ValueError(f"'{value}' is not a name; a name has 1 to 63 of a-z, 0-9 and '-', not '-' first or last")
+    return value
+
+
+def service_key(value: str) -> str:
+    """``group/service``."""
+    parts = value.split("/")
+    if len(parts) != 2 or not all(_LABEL.match(part) for part in parts):
+        raise ValueError(f"'{value}' is not a service; a service is said as group/service, for example fop/image")
+    return value
+
+
+def integer(low: int, high: int, what: str) -> Parser:
+    """A parser of whole numbers from low to high, both included."""
+
+    def parse(value: int) -> int:
+        if not low <= value <= high:
+            raise ValueError(f"{value} is out of range; {what} is {low} to {high}")
+        return value
+
+    return parse
+
+
+def mtu(value: int) -> int | None:
+    """576 to 65535, or 0 for: none of its own."""
+    return integer(576, 65535, "an MTU (0 removes it)")(value) if value else None
+
+
+def address(value: str) -> str:
+    """One IPv4 or IPv6 address in its canonical form."""
+    try:
+        return str(netaddr.IPAddress(value, flags=netaddr.INET_PTON))
+    except (netaddr.AddrFormatError, ValueError, TypeError):
+        raise ValueError(f"'{value}' is not an IPv4 or IPv6 address without prefix length") from None
+
+
+def unicast_address(value: str) -> str:
+    """An address that one host can own."""
+    canonical = address(value)
+    parsed = netaddr.IPAddress(canonical)
+    if parsed.is_multicast() or parsed.is_loopback() or int(parsed) == 0 or canonical == "255.255.255.255":
+        raise ValueError(f"'{value}' is not an address that a host can own; write a unicast address")
+    return canonical
+
+
+@functools.lru_cache(maxsize=65536)
+def number(canonical: str) -> tuple[int, int]:
+    """(IP version, address as a number), for arithmetic and for sorting."""
+    parsed = netaddr.IPAddress(canonical)
+    return int(parsed.version), int(parsed)
+
+
+def from_number(version: int, value: int) -> str:
+    """The canonical text of an address given as a number."""
+    return str(netaddr.IPAddress(value, 4 if version == 4 else 6))
+
+
+class Span(t.NamedTuple):
+    """A subnet as numbers. ``low``..``high`` are the addresses that may be given to somebody."""
+
+    version: int
+    prefix_length: int
+    first: int
+    last: int
+    gateway: int
+    low: int
+    high: int
+
+    def holds(self, version: int, value: int) -> bool:
+        """Whether the address lies in the subnet at all."""
+        return version == self.version and self.first <= value <= self.last
+
+
+@functools.lru_cache(maxsize=4096)
+def span(subnet_text: str, role: str) -> Span:
+    """The numbers of a canonical subnet; role ``pod`` keeps the first usable address for the gateway."""
+    parsed = netaddr.IPNetwork(subnet_text)
+    version, length = int(parsed.version), int(parsed.prefixlen)
+    first, last = int(parsed.first), int(parsed.last)
+    bits = 32 if version == 4 else 128
+    small = bits - length < 2
+    low = first if small else first + 1
+    high = last if small or version == 6 else last - 1
+    gateway = low
+    return Span(version, length, first, last, gateway, low + 1 if role == "pod" else low, high)
+
+
+def subnet(value: str) -> str:
+    """A subnet in CIDR notation with no host bits set, canonical."""
+    parts = value.split("/")
+    hint = "write it as address/prefix length, for example 10.10.0.0/16"
+    if len(parts) != 2 or not parts[1].isdecimal():
+        raise ValueError(f"'{value}' is not a subnet; {hint}")
+    base = address(parts[0])
+    try:
+        parsed = netaddr.IPNetwork(f"{base}/{int(parts[1])}")
+    except (netaddr.AddrFormatError, ValueError, TypeError):
+        raise ValueError(f"'{value}' has no valid prefix length; {hint}") from None
+    if int(parsed.ip) != int(parsed.first):
+        raise ValueError(f"'{value}' has host bits set; did you mean {parsed.cidr}?")
+    if parsed.prefixlen == 0 or parsed.network.is_multicast() or parsed.network.is_loopback():
+        raise ValueError(f"'{value}' is not a range of unicast addresses; write a subnet of its own for this network")
+    return str(parsed)
+
+
+def pod_subnet(value: str) -> str:
+    """A subnet with room for a gateway and at least one pod."""
+    canonical = subnet(value)
+    chosen = span(canonical, "pod")
+    if chosen.high < chosen.low or chosen.prefix_length > (30 if chosen.version == 4 else 126):
+        raise ValueError(f"'{value}' is too small for pods; use /30 or larger (IPv6: /126 or larger)")
+    return canonical
+
+
+def mac(value: str) -> str:
+    """A unicast MAC address as six lower-case pairs with colons."""
+    if not _MAC.match(value.lower()):
+        raise ValueError(f"'{value}' is not a MAC address; write it like 02:1a:2b:3c:4d:5e")
+    canonical = str(netaddr.EUI(value, dialect=netaddr.mac_unix_expanded))
+    if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
+        raise ValueError(f"'{value}' is not a unicast MAC address; the first byte must be even and not all may be 0")
+    if canonical == _model.VIRTUAL_MAC:
+        raise ValueError(f"'{value}' is the virtual MAC that answers ARP for everybody; give the pod another one")
+    return canonical
+
+
+def datapath_id(value: str) -> str:
+    """16 hexadecimal digits, not all zero."""
+    digits = value.lower().replace(":", "").removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-f]{16}", digits) or not int(digits, 16):
+        raise ValueError(f"'{value}' is not a datapath id; it has 16 hexadecimal digits, not all 0")
+    return digits
+
+
+def port(value: str) -> str:
+    """``tcp/80``, ``udp/53`` or ``icmp``."""
+    lowered = value.strip().lower()
+    if lowered == "icmp":
+        return lowered
+    match = _PORT.match(lowered)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f"'{value}' is not a port; write tcp/PORT or udp/PORT with 1 to 65535, or icmp")
+    return f"{match[1]}/{int(match[2])}"
+
+
+def expires(value: str) -> int | None:
+    """An ISO 8601 time with its offset → seconds since the epoch; empty: never."""
+    if not value:
+        return None
+    hint = "write it like 2027-01-01T00:00:00Z, or '' for never"
+    try:
+        moment = datetime.datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"'{value}' is not an ISO 8601 time; {hint}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"'{value}' does not say its time zone; {hint}")
+    if moment.microsecond:
+        raise ValueError(f"'{value}' is finer than a second; {hint}")
+    return int(moment.timestamp())
+
+
+def container(value: str) -> str:
+    """A container's name or id: printable ASCII without blanks."""
+    if not _CONTAINER.match(value):
+        raise ValueError(f"'{value}' is not a container name; use 1 to 255 printable ASCII characters, no blanks")
+    return value
+
+
+def one_of(*choices: str) -> Parser:
+    """A parser that lets only the choices pass."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"'{value}' is not one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def as_is(value: t.Any) -> t.Any:
+    """The value itself (booleans, which Ansible has parsed already)."""
+    return value
+
+
+def in_order_of_value(text: str) -> tuple[int, int, int]:
+    """Sort key of addresses and subnets: IPv4 first, then by number, then larger subnets first."""
+    base, dummy, length = text.partition("/")
+    return (*number(base), int(length or 0))
+
+
+def in_order_of_port(text: str) -> tuple[str, int]:
+    """Sort key of ports: by protocol, then by number."""
+    protocol, dummy, number_text = text.partition("/")
+    return protocol, int(number_text or 0)
+
+
+# Fields whose value is a set: parser of one element, and the order in which sets are compared and shown.
+SETS: dict[str, dict[str, tuple[Parser, t.Callable[[str], t.Any]]]] = {
+    "network": {"pod_subnets": (pod_subnet, in_order_of_value), "service_subnets": (subnet, in_order_of_value)},
+    "host": {"vteps": (unicast_address, in_order_of_value)},
+    "pod": {"addresses": (address, in_order_of_value), "containers": (container, str)},
+    "export": {"ports": (port, in_order_of_port)},
+}
+
+# Sets that must not be emptied: what to do instead.
+NOT_EMPTY: dict[tuple[str, str], str] = {
+    ("network", "pod_subnets"): "a network needs at least one pod subnet",
+    ("host", "vteps"): "a host needs at least one VTEP address",
+    ("pod", "addresses"): "a pod needs an address; leave the option out to have one allocated",
+}
+
+SCALARS: dict[str, dict[str, Parser]] = {
+    "network": {"name": label, "vni": integer(1, 16777215, "a VNI"), "mtu": mtu},
+    "host": {
+        "name": label,
+        "datapath_id": datapath_id,
+        "datapath_kind": one_of("system", "netdev"),
+        "controller_set": label,
+        "draining": as_is,
+    },
+    "security_group": {
+        "name": label,
+        "tenant": label,
+        "number": integer(1, _model.MAX_GROUP_NUMBER, "a group number"),
+    },
+    "service": {"group": label, "name": label, "network": label},
+    "service_ip": {
+        "group": label,
+        "service": label,
+        "name": label,
+        "address": address,
+        "affinity": one_of("none", "client"),
+    },
+    "pod": {
+        "group": label,
+        "service": label,
+        "name": label,
+        "mac": mac,
+        "weight": integer(0, 65535, "a weight"),
+        "state": one_of("active", "draining"),
+    },
+    "export": {"service": service_key, "to": label, "direct": as_is, "expires": expires},
+}
+
+
+def canonical_set(kind: str, field: str, values: t.Iterable[str]) -> tuple[str, ...]:
+    """Canonical elements once each, in the order of the field."""
+    return tuple(sorted(set(values), key=SETS[kind][field][1]))
+
+
+def item(kind: str, values: t.Mapping[str, t.Any], path: str, problems: list[str]) -> dict[str, t.Any]:
+    """The fields of one object that were given (not None), canonical.
+
+    What is wrong is added to ``problems`` with its path, and that field is left out.
+    """
+    given: dict[str, t.Any] = {}
+    prefix = f"{path}." if path else ""
+    for field, parse in SCALARS[kind].items():
+        if values.get(field) is not None:
+            try:
+                given[field] = parse(values[field])
+            except ValueError as error:
+                problems.append(f"{prefix}{field}: {error}")
+    for field, (parse, dummy) in SETS.get(kind, {}).items():
+        if values.get(field) is not None:
+            good = []
+            for index, element in enumerate(values[field]):
+                try:
+                    good.append(parse(element))
+                except ValueError as error:
+                    problems.append(f"{prefix}{field}[{index}]: {error}")
+            if not values[field] and (kind, field) in NOT_EMPTY:
+                problems.append(f"{prefix}{field}: the list is empty; {NOT_EMPTY[kind, field]}")
+            given[field] = canonical_set(kind, field, good)
+    return given

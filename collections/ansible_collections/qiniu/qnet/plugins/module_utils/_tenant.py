@@ -1,0 +1,77 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Networks, tenants and exports as the inventory nests them, planned in one go. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _plan
+
+Tree = t.Mapping[str, t.Any]
+Wish = tuple[str, str, dict[str, t.Any]]
+
+
+def plan_tenants(
+    have: _model.State,
+    networks: t.Sequence[Tree] | None,
+    tenants: t.Sequence[Tree] | None,
+    exports: t.Sequence[Tree] | None,
+    purge: bool,
+) -> _plan.Plan:
+    """Plan the lists that are not None.
+
+    Without ``purge`` what is not said is left alone. With it the lists are the whole truth: objects that are not
+    listed go (with a service, its pods), and fields that are not said take their defaults; addresses and group
+    numbers that were allocated stay. Raises IntentRefused with every problem.
+    """
+    draft = _plan.Draft(have)
+    keep: dict[str, set[str]] = {kind: set() for kind in _model.KINDS}
+    for kind, path, values in (*_networks(networks or ()), *_tenants(tenants or ()), *_exports(exports or ())):
+        key = draft.put(kind, values, path, complete=purge)
+        if key is not None:
+            keep[kind].add(key)
+    if purge:
+        if networks is not None:
+            draft.keep_only("network", keep["network"])
+        if tenants is not None:
+            for kind in ("security_group", "service", "service_ip"):
+                draft.keep_only(kind, keep[kind])
+            draft.keep_only("pod", (), lambda pod: pod.service_key not in keep["service"])
+        if exports is not None:
+            draft.keep_only("export", keep["export"])
+    return draft.plan()
+
+
+def _networks(networks: t.Iterable[Tree]) -> t.Iterator[Wish]:
+    for index, network in enumerate(networks):
+        yield "network", f"networks[{index}]", dict(network)
+
+
+def _exports(exports: t.Iterable[Tree]) -> t.Iterator[Wish]:
+    for index, export in enumerate(exports):
+        yield "export", f"exports[{index}]", dict(export)
+
+
+def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
+    for path, tenant in _elements("tenants", tenants):
+        for group_path, group in _elements(f"{path}.security_groups", tenant.get("security_groups")):
+            yield (
+                "security_group",
+                group_path,
+                {"name": group["name"], "tenant": tenant["name"], "number": group.get("number")},
+            )
+            for service_path, service in _elements(f"{group_path}.services", group.get("services")):
+                yield (
+                    "service",
+                    service_path,
+                    {"group": group["name"], "name": service["name"], "network": service["network"]},
+                )
+                for ip_path, service_ip in _elements(f"{service_path}.service_ips", service.get("service_ips")):
+                    yield "service_ip", ip_path, {**service_ip, "group": group["name"], "service": service["name"]}
+
+
+def _elements(path: str, elements: t.Iterable[Tree] | None) -> t.Iterator[tuple[str, Tree]]:
+    for index, element in enumerate(elements or ()):
+        yield f"{path}[{index}]", element
