@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action qiniu.qnet.qnet_validate: checks the inventory on the control node, before any host is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+try:
+    from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_rules import Fleet, rule_problems
+    from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_shape import shape_problems
+    from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Problem, report, suggest
+
+    IMPORT_ERROR: ImportError | None = None
+except ImportError as error:
+    IMPORT_ERROR = error
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Fails with all errors of the inventory at once; never changes anything and opens no connection."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The result: `errors`, a list of path, value, rule and hint, and `msg`, the same for a person."""
+        if IMPORT_ERROR is not None:
+            raise AnsibleActionFail(
+                f"qnet_validate needs {IMPORT_ERROR.name} in the Python that runs Ansible: {IMPORT_ERROR}; "
+                "install requirements/dev.txt, or: pip install jsonschema"
+            )
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(
+            {
+                "schema": {"type": "path", "required": True},
+                "switches": {"type": "list", "elements": "str"},
+                "database": {"type": "list", "elements": "str", "default": []},
+                "underlay_payload": {"type": "int"},
+            }
+        )
+        task_vars = task_vars or {}
+        schema = _schema(args["schema"])
+        fleet = Fleet(
+            now=datetime.now(UTC),
+            switches=args["switches"] or None,
+            database=args["database"],
+            underlay_payload=args["underlay_payload"],
+            has_file=lambda file: any(os.path.isfile(os.path.join(base, file)) for base in _bases(task_vars)),
+        )
+        known = [name for name in schema["properties"] if name in task_vars]
+        inventory = {name: self._templar.template(task_vars[name]) for name in known}
+        problems = [
+            *_unknown(task_vars, schema["properties"]),
+            *shape_problems(schema, inventory),
+            *rule_problems(inventory, fleet),
+        ]
+        result |= {"changed": False, "errors": [problem.as_dict() for problem in problems]}
+        result |= {"failed": bool(problems), "msg": report(problems) if problems else "The inventory is valid."}
+        return result
+
+
+def _schema(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            schema: dict[str, Any] = json.load(file)
+    except (OSError, ValueError) as error:
+        hint = "give the path of inventory.schema.json"
+        raise AnsibleActionFail(f"schema = {path}: cannot be read: {error}; {hint}") from None
+    return schema
+
+
+def _bases(task_vars: Mapping[str, Any]) -> Iterator[str]:
+    """The directories that workload files are looked for in: those of the inventory's sources."""
+    for source in task_vars.get("ansible_inventory_sources") or ():
+        yield source if os.path.isdir(source) else os.path.dirname(source)
+
+
+def _unknown(task_vars: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Problem]:
+    """Variables of any host that look like ours and are not; each is named once."""
+    seen: dict[str, Any] = dict(task_vars)
+    hosts = task_vars.get("hostvars")
+    for host in task_vars.get("groups", {}).get("all", ()):
+        seen |= hosts.raw_get(host) if hosts is not None else {}
+    for name in sorted(seen):
+        if name.startswith("qnet_") and name not in known:
+            yield Problem((name,), seen[name], "is no known variable", suggest(name, known, "Remove it or rename it"))
+        elif f"qnet_{name}" in known and f"qnet_{name}" not in seen:
+            yield Problem((name,), seen[name], "has no qnet_ before its name", f"Rename it to qnet_{name}.")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which pods there are and which host each is on, from the inventory alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+POD_KEYS = ("replicas", "hosts", "placement", "weights", "addresses", "draining", "workload")
+"""Keys of a service in the inventory that are about its pods."""
+
+DEFAULT_WEIGHT = 100
+
+
+class PlacementError(ValueError):
+    """A pod has no host that it could be on."""
+
+
+def service_offset(service: str) -> int:
+    """Where a service (group/service) begins in its list of hosts, so that services of one pod spread."""
+    return int(hashlib.sha256(service.encode()).hexdigest()[:8], 16)
+
+
+def host_of(service: str, number: int, hosts: Sequence[str]) -> str:
+    """The default host of pod `number` (from 1) of `service` (group/service). PlacementError when `hosts` is empty."""
+    if not hosts:
+        raise PlacementError(f"{service}: no host to place its pods on; add hosts to group switches or to the service")
+    return hosts[(number - 1 + service_offset(service)) % len(hosts)]
+
+
+def services(tenants: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every service of qnet_tenants with its full name, group/service."""
+    for tenant in tenants:
+        for group in tenant.get("security_groups") or []:
+            for service in group.get("services") or []:
+                yield f"{group['name']}/{service['name']}", service
+
+
+def place(tenants: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> list[dict[str, Any]]:
+    """All pods of qnet_tenants, in inventory order, each with its host.
+
+    `hosts`: the hosts of a service that names none. Each pod has name (group/pod), service (group/service), network,
+    host, weight, draining, and addresses and workload when the inventory gives them. Raises PlacementError.
+    """
+    return [pod for name, service in services(tenants) for pod in _pods(name, service, hosts)]
+
+
+def intent(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`tenants` without what is about pods: what the database is to hold of tenants, groups and services."""
+    return [
+        {
+            **tenant,
+            "security_groups": [
+                {**group, "services": [_without_pods(service) for service in group.get("services") or []]}
+                for group in tenant.get("security_groups") or []
+            ],
+        }
+        for tenant in tenants
+    ]
+
+
+def _without_pods(service: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in service.items() if key not in POD_KEYS}
+
+
+def _pods(name: str, service: Mapping[str, Any], hosts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    group = name.split("/")[0]
+    pins = service.get("placement") or {}
+    addresses = service.get("addresses") or {}
+    for number in range(1, service.get("replicas", 1) + 1):
+        pod = f"{service['name']}-{number}"
+        placed: dict[str, Any] = {
+            "name": f"{group}/{pod}",
+            "service": name,
+            "network": service["network"],
+            "host": pins.get(pod) or host_of(name, number, service.get("hosts") or hosts),
+            "weight": (service.get("weights") or {}).get(pod, DEFAULT_WEIGHT),
+            "draining": pod in (service.get("draining") or []),
+        }
+        if pod in addresses:
+            placed["addresses"] = list(addresses[pod])
+        if service.get("workload"):
+            placed["workload"] = service["workload"]
+        yield placed
