@@ -16,9 +16,12 @@ from ..model.model import HOSTS, Model, Touch
 from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
 from .fields import (
     CT_ESTABLISHED,
+    CT_INVALID,
     CT_IPV4_DST,
     CT_NEW,
     CT_REPLY,
+    CT_STATE,
+    CT_TRACKED,
     CT_ZONE,
     ETH_TYPE,
     ETH_TYPE_IPV4,
@@ -64,6 +67,8 @@ from .tables import Table
 _IP = (ETH_TYPE, ETH_TYPE_IPV4)
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 _GROUP_IDS = 0x7FFFFFFF
+# The original tuple can be matched only where conntrack is known to have one: tracked and not invalid.
+_VALID = (CT_STATE, CT_TRACKED, CT_TRACKED | CT_INVALID)
 
 
 class Pair(NamedTuple):
@@ -385,7 +390,7 @@ def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) 
     for packed in pod.addresses:
         if len(packed) == 4:
             own = _number(packed)
-            itself = match(*ours, (IPV4_SRC, own), (IPV4_DST, own), (CT_IPV4_DST, service_ip), state(0))
+            itself = match(*ours, (IPV4_SRC, own), (IPV4_DST, own), (CT_IPV4_DST, service_ip), _VALID)
             turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
             yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)
 
