@@ -11,6 +11,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import (
+    OVS_IMPORT_ERROR,
     Database,
     DatabaseUnavailable,
     assign,
@@ -83,6 +84,8 @@ def connect(remote: str = DEFAULT_DATABASE, timeout_seconds: float = 10.0) -> Da
     Raises:
         DatabaseUnavailable: there is no Open vSwitch here, or it is not running; the text says what to do.
     """
+    if OVS_IMPORT_ERROR is not None:
+        raise DatabaseUnavailable(f"this host has no Python library 'ovs' for the Python of Ansible: {HOW_TO_INSTALL}")
     try:
         return Database(remote, "Open_vSwitch", TABLES, timeout_seconds)
     except DatabaseUnavailable as error:

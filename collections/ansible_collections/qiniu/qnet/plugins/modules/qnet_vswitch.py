@@ -244,9 +244,9 @@ ovs_version:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.qiniu.qnet.plugins.module_utils import _vswitch
-from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import OVS_IMPORT_ERROR, DatabaseError
+from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import DatabaseError
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_plan import Refused
 
 _CONTROLLER = {
@@ -341,10 +341,6 @@ def _faults(bridges: list[dict[str, t.Any]], errors: dict[str, str], dead: list[
 def main() -> None:
     """Entry point of Ansible."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    if OVS_IMPORT_ERROR is not None:
-        module.fail_json(
-            msg=f"{missing_required_lib('ovs')} Debian: {_vswitch.HOW_TO_INSTALL}", exception=OVS_IMPORT_ERROR
-        )
     try:
         result = run(module)
     except (Refused, DatabaseError, _vswitch.NotApplied) as error:

@@ -17,6 +17,7 @@ import time
 import typing as t
 
 COLLECTIONS = pathlib.Path(__file__).resolve().parents[5]
+QNET_SCHEMA = COLLECTIONS.parent / "schemas" / "qnet.ovsschema"
 RUN_MODULE = pathlib.Path(__file__).with_name("run_module.py")
 SCHEMA = pathlib.Path("/usr/share/openvswitch/vswitch.ovsschema")
 HOLD = """
@@ -132,6 +133,34 @@ class Host:
             "-vconsole:off",
             f"--log-file={self.directory / name}.log",
         )
+
+
+class Intent:
+    """A real intent database of its own, reached at ``remote``."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.remote = f"unix:{directory / 'qnet.sock'}"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Intent:
+        """Make the database at first, and start its server."""
+        file = self._directory / "qnet.db"
+        if not file.exists():
+            subprocess.run(["ovsdb-tool", "create", file, QNET_SCHEMA], check=True)
+        self._process = subprocess.Popen(
+            ["ovsdb-server", file, f"--remote=p{self.remote}", "--unixctl=none", "-vconsole:off", "--log-file=/dev/null"]
+        )
+        wait_until((self._directory / "qnet.sock").exists, 10)
+        return self
+
+    def stop(self) -> None:
+        """End the server; the database stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+            (self._directory / "qnet.sock").unlink(missing_ok=True)
 
 
 def wait_until(condition: t.Callable[[], t.Any], seconds: float) -> t.Any:

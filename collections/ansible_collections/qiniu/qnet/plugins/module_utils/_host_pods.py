@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: qnet contributors
+"""Attach pods to the bridge of this host and detach them: the whole set of one call together.
+
+The order makes every interruption harmless: a pod's namespace is complete before its port appears on the bridge, and
+the port is gone before its namespace is taken apart. What was interrupted is found and repaired by the next call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing as t
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _host_plan, _netns, _vswitch
+from ansible_collections.qiniu.qnet.plugins.module_utils._host_plan import Attachment, Facts, Steps, Tree
+from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import Database
+
+POD_KEY = "qnet-pod"
+
+
+class HostRefused(Exception):
+    """What was asked cannot be done on this host; nothing was changed. ``faults`` has one line for each reason."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclasses.dataclass(frozen=True)
+class Joining:
+    """A pod to attach: what its namespace needs, and what its port says about it."""
+
+    attachment: Attachment
+    external_ids: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaving:
+    """A pod to detach. ``namespace`` is the path of the namespace to remove, None when it is not ours."""
+
+    pod: str
+    port_name: str
+    namespace: str | None
+
+
+@dataclasses.dataclass
+class HostOutcome:
+    """What a call did, or would do. ``faults`` has a line for every pod that could not be attached or detached."""
+
+    changed: bool
+    before: Tree
+    after: Tree
+    faults: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One pod to attach, with what was found and what to do."""
+
+    joining: Joining
+    steps: Steps
+    before: Tree
+    after: Tree
+    replug: bool
+
+    @property
+    def port_name(self) -> str:
+        return self.joining.attachment.port_name
+
+
+class Switchboard:
+    """The bridge of this host that pods are attached to."""
+
+    def __init__(self, database: Database, bridge: str, wait_seconds: float) -> None:
+        self._database = database
+        self._bridge = bridge
+        self._wait_seconds = wait_seconds
+        tree = _vswitch.read(database)
+        if bridge not in tree["bridges"]:
+            raise HostRefused(
+                [f"bridge: there is no bridge {bridge!r} on this host: run the play that sets up the switch (site.yml) first"]
+            )
+        self._ports: dict[str, Tree] = {
+            name: {**port, "bridge": owner}
+            for owner, content in tree["bridges"].items()
+            for name, port in content["ports"].items()
+        }
+        self._sick = _vswitch.errors_by_interface(database)
+        self.transmit_checksum = tree["bridges"][bridge]["datapath_type"] != "netdev"
+
+    def attached(self) -> dict[str, str]:
+        """Port name to ``group/pod`` of every port on this host that says it is a pod's."""
+        return {name: port["external_ids"][POD_KEY] for name, port in self._ports.items() if POD_KEY in port["external_ids"]}
+
+    def prepare(self, joining: t.Sequence[Joining]) -> list[_Job]:
+        """Look at every pod and plan its steps; changes nothing.
+
+        Raises:
+            HostRefused: some of them cannot be attached.
+        """
+        if not joining:
+            return []
+        links = {link["ifname"]: link for link in _netns.show("-d", "link", "show")}
+        jobs = []
+        faults = []
+        for item in joining:
+            facts = _look(item.attachment, links)
+            faults += _host_plan.refusals(item.attachment, facts)
+            jobs.append(self._job(item, facts))
+        if faults:
+            raise HostRefused(faults)
+        return jobs
+
+    def converge(self, jobs: t.Sequence[_Job], leaving: t.Sequence[Leaving], check_mode: bool) -> HostOutcome:
+        """Attach and detach pods, with all ports in one transaction; in check mode only say what would be done."""
+        links = {link["ifname"] for link in _netns.show("link", "show")} if leaving else set()
+        leaving = [item for item in leaving if self._is_here(item, links)]
+        before = {job.joining.attachment.pod: job.before for job in jobs}
+        after = {job.joining.attachment.pod: job.after for job in jobs}
+        for item in leaving:
+            before[item.pod] = {
+                "namespace": item.namespace if item.namespace and os.path.lexists(item.namespace) else None,
+                "port": item.port_name if item.port_name in links else None,
+                "switch_port": self._switch_port(item.port_name),
+            }
+            after[item.pod] = {"namespace": None, "port": None, "switch_port": None}
+        outcome = HostOutcome(before != after, before, after)
+        if check_mode:
+            self._connect(jobs, leaving, check_mode)
+        else:
+            outcome.faults = self._carry_out(jobs, leaving, links)
+        return outcome
+
+    def _carry_out(self, jobs: t.Sequence[_Job], leaving: t.Sequence[Leaving], links: set[str]) -> list[str]:
+        self._unplug([job.port_name for job in jobs if job.replug])
+        faults = []
+        ready = []
+        for job in jobs:
+            try:
+                _attach(job.joining.attachment, job.steps)
+                ready.append(job)
+            except _netns.NamespaceError as error:
+                faults.append(f"pod {job.joining.attachment.pod}: {error}; run again when the cause is removed")
+        self._connect(ready, leaving, check_mode=False)
+        for item in leaving:
+            try:
+                _detach(item, links)
+            except _netns.NamespaceError as error:
+                faults.append(f"pod {item.pod}: {error}; run again when the cause is removed")
+        errors = _vswitch.errors_by_interface(self._database)
+        return faults + [
+            f"pod {job.joining.attachment.pod}: ovs-vswitchd does not take its port {job.port_name}: {errors[job.port_name]}"
+            for job in ready
+            if job.port_name in errors
+        ]
+
+    def _job(self, item: Joining, facts: Facts) -> _Job:
+        want = item.attachment
+        steps = _host_plan.plan(want, facts)
+        switch_port = self._switch_port(want.port_name)
+        known = self._ports.get(want.port_name, {}).get("external_ids", {})
+        wanted_port = {"bridge": self._bridge, "external_ids": {**known, **item.external_ids}, "error": None}
+        return _Job(
+            Joining(want, wanted_port["external_ids"]),
+            steps,
+            {**_host_plan.present(want, facts), "switch_port": switch_port},
+            {**_host_plan.wanted(want), "switch_port": wanted_port},
+            replug=switch_port is not None and (steps.rebuild or switch_port["error"] is not None),
+        )
+
+    def _switch_port(self, name: str) -> Tree | None:
+        port = self._ports.get(name)
+        if port is None:
+            return None
+        return {"bridge": port["bridge"], "external_ids": port["external_ids"], "error": self._sick.get(name)}
+
+    def _is_here(self, item: Leaving, links: set[str]) -> bool:
+        namespace = item.namespace is not None and os.path.lexists(item.namespace)
+        return item.port_name in self._ports or item.port_name in links or namespace
+
+    def _unplug(self, names: t.Sequence[str]) -> None:
+        """Take ports off their bridges and wait for it, so that ovs-vswitchd opens the new device behind the same name."""
+        self._apply([(self._ports[name]["bridge"], {"name": name, "state": "absent"}) for name in names])
+
+    def _connect(self, jobs: t.Sequence[_Job], leaving: t.Sequence[Leaving], check_mode: bool) -> None:
+        ports: list[tuple[str, Tree]] = [
+            (self._bridge, {"name": job.port_name, "type": "system", "external_ids": job.joining.external_ids})
+            for job in jobs
+        ]
+        ports += [
+            (self._ports[item.port_name]["bridge"], {"name": item.port_name, "state": "absent"})
+            for item in leaving
+            if item.port_name in self._ports
+        ]
+        self._apply(ports, check_mode)
+
+    def _apply(self, ports: t.Sequence[tuple[str, Tree]], check_mode: bool = False) -> None:
+        if not ports:
+            return
+        bridges: dict[str, list[Tree]] = {}
+        for bridge, port in ports:
+            bridges.setdefault(bridge, []).append(port)
+        ask = {"bridges": [{"name": name, "ports": content} for name, content in bridges.items()]}
+        outcome = _vswitch.apply(self._database, ask, check_mode)
+        if not check_mode and self._wait_seconds > 0:
+            _vswitch.wait_until_applied(self._database, outcome.awaited, self._wait_seconds)
+
+
+def _look(want: Attachment, links: dict[str, Tree]) -> Facts:
+    host_link = links.get(want.port_name)
+    facts = Facts(
+        namespace=_netns.is_namespace(want.namespace),
+        host_link=host_link,
+        host_settings=_settings(_host_plan.host_settings(want.port_name)) if host_link else {},
+    )
+    if not facts.namespace:
+        return facts
+    return _netns.inside(want.namespace, lambda: _look_inside(facts))
+
+
+def _look_inside(facts: Facts) -> Facts:
+    links = [link for link in _netns.show("-d", "addr", "show") if link["ifname"] == _host_plan.INTERFACE]
+    if not links:
+        return facts
+    return dataclasses.replace(
+        facts,
+        link=links[0],
+        settings=_settings(_host_plan.pod_settings()),
+        routes=tuple(_netns.show("route", "show") + _netns.show("-6", "route", "show")),
+        transmit_checksum=_netns.transmit_checksum(_host_plan.INTERFACE),
+    )
+
+
+def _settings(wanted: dict[str, str]) -> dict[str, str | None]:
+    return {path: _netns.read_setting(path) for path in wanted}
+
+
+def _attach(want: Attachment, steps: Steps) -> None:
+    if steps.make_namespace:
+        _netns.make(os.path.basename(want.namespace))
+    if steps.inside_first:
+        _netns.inside(want.namespace, lambda: _netns.batch(steps.inside_first))
+    _netns.batch(steps.host)
+    for path, value in steps.host_settings:
+        if _netns.read_setting(path) is not None:
+            _netns.write_setting(path, value)
+    if steps.settings or steps.inside or steps.transmit_checksum is not None:
+        _netns.inside(want.namespace, lambda: _attach_inside(steps))
+    if steps.rebuild:
+        # Last, so that nothing passes before the host's own stack is kept away from the port.
+        _netns.batch([f"link set dev {want.port_name} up"])
+
+
+def _attach_inside(steps: Steps) -> None:
+    for path, value in steps.settings:
+        if _netns.read_setting(path) is not None:
+            _netns.write_setting(path, value)
+    if steps.transmit_checksum is not None:
+        _netns.set_transmit_checksum(_host_plan.INTERFACE, steps.transmit_checksum)
+    _netns.batch(steps.inside)
+
+
+def _detach(item: Leaving, links: set[str]) -> None:
+    if item.port_name in links:
+        _netns.batch([f"link delete dev {item.port_name}"])
+    if item.namespace is not None and os.path.lexists(item.namespace):
+        _netns.remove(os.path.basename(item.namespace))

@@ -1,0 +1,497 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: qnet contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: pods in the intent and on their host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qnet_pod
+short_description: Declare pods and attach them to the network on their host
+version_added: 0.1.0
+description:
+  - Declares pods in the intent database, with addresses allocated where none are given, and attaches them on the host that the
+    module runs on. Attaching makes the network namespace (or takes the one of a container), the pair of virtual interfaces, the
+    MAC address, addresses, default routes, MTU and offload settings, and the port on the integration bridge.
+  - Takes one pod by its options, or many as a list; the ports of all pods of a call appear in one transaction.
+  - A pod that is attached only in part (an interrupted run, a namespace somebody changed, a removed interface) is repaired.
+  - Network namespaces do not survive a reboot of the host. Running the play again attaches its pods again.
+  - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
+    namespace is taken apart.
+author:
+  - qnet contributors (@qnet)
+requirements:
+  - The Python libraries C(ovs) and C(netaddr) (C(python3-openvswitch) and C(python3-netaddr) on Debian)
+  - iproute2 and a running Open vSwitch with the integration bridge, for O(state=present) and O(state=detached)
+attributes:
+  check_mode:
+    support: full
+    description:
+      - Both databases carry out their transaction and throw it away. An address that would be allocated is shown; it
+        is not kept for the pod.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  name:
+    description: The pod, as V(group/pod).
+    type: str
+  service:
+    description:
+      - The service that the pod belongs to, as V(group/service). Its group is the group of the pod.
+      - Needed when the pod is not declared yet.
+    type: str
+  addresses:
+    description: Addresses of the pod, inside the pod subnets of its network. One of each IP version is allocated when omitted.
+    type: list
+    elements: str
+  mac:
+    description: MAC address of the pod. It follows from the name of the pod when omitted.
+    type: str
+  weight:
+    description: Share of the new connections of its service, 0 to 65535, relative to the other pods. A new pod has 100.
+    type: int
+  draining:
+    description: Whether the pod takes no new connections of its service. A new pod does.
+    type: bool
+  containers:
+    description: Identifiers of the containers that share the pod's network, for people.
+    type: list
+    elements: str
+  namespace_path:
+    description:
+      - Path of an existing network namespace to attach, such as that of a container. It is neither made nor removed.
+      - Without this and O(pid), a namespace C(group.pod) is made under C(/run/netns), and removed when the pod is detached.
+    type: path
+  pid:
+    description: A process whose network namespace is attached, in place of O(namespace_path).
+    type: int
+  pods:
+    description: Many pods, each with the options above. Cannot be combined with O(name).
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: As O(name).
+        type: str
+        required: true
+      service:
+        description: As O(service).
+        type: str
+      addresses:
+        description: As O(addresses).
+        type: list
+        elements: str
+      mac:
+        description: As O(mac).
+        type: str
+      weight:
+        description: As O(weight).
+        type: int
+      draining:
+        description: As O(draining).
+        type: bool
+      containers:
+        description: As O(containers).
+        type: list
+        elements: str
+      namespace_path:
+        description: As O(namespace_path).
+        type: path
+      pid:
+        description: As O(pid).
+        type: int
+  state:
+    description:
+      - V(declared) is about the intent database only and can run anywhere; the pod need not be attached anywhere.
+      - V(present) declares the pod and attaches it on this host.
+      - V(detached) takes the pod off this host and leaves it declared. The intent database is not needed.
+      - V(absent) takes the pod off this host and removes it from the intent database.
+    type: str
+    choices: [declared, present, detached, absent]
+    default: present
+  purge:
+    description:
+      - With O(state=present), also detach every pod of this host that is not listed in O(pods). They stay declared.
+      - Ports of the bridge that are no pod's are left alone.
+    type: bool
+    default: false
+  mtu:
+    description:
+      - MTU of the overlay on this host (that of the underlay less what the tunnel adds).
+      - The MTU of a pod is the smaller of this and that of its network. Needed for O(state=present) when the network has none.
+    type: int
+  bridge:
+    description: The integration bridge.
+    type: str
+    default: br-int
+  switch_database:
+    description: Where the C(Open_vSwitch) database of this host listens.
+    type: str
+    default: unix:/run/openvswitch/db.sock
+  wait_seconds:
+    description: How long to wait until C(ovs-vswitchd) has taken over the ports; V(0) does not wait.
+    type: int
+    default: 30
+  database:
+    description:
+      - Where the intent database listens, one or more of V(unix:PATH) and V(ssl:HOST:PORT).
+    type: list
+    elements: str
+    default: ["unix:/run/qnet-database/qnet.sock"]
+  private_key:
+    description: Path of the private key for V(ssl:) connections, on this host.
+    type: path
+  certificate:
+    description: Path of the certificate for V(ssl:) connections, on this host.
+    type: path
+  ca_certificate:
+    description: Path of the certificate that the database's certificate is checked with, on this host.
+    type: path
+  timeout_seconds:
+    description: How long connecting and each transaction of the intent database may take in all.
+    type: int
+    default: 30
+seealso:
+  - module: qiniu.qnet.qnet_pod_info
+  - module: qiniu.qnet.qnet_vswitch
+  - module: qiniu.qnet.qnet_probe
+"""
+
+EXAMPLES = r"""
+- name: Attach the pods of this host, and no others
+  qiniu.qnet.qnet_pod:
+    mtu: 1450
+    purge: true
+    pods:
+      - name: fop/image-1
+        service: fop/image
+      - name: fop/image-4
+        service: fop/image
+        weight: 50
+        draining: true
+
+- name: Attach a container that was started without a network
+  qiniu.qnet.qnet_pod:
+    name: fop/entry-1
+    service: fop/entry
+    pid: "{{ container.State.Pid }}"
+    mtu: 1450
+
+- name: Declare a pod with an address of its own
+  qiniu.qnet.qnet_pod:
+    name: fop/image-9
+    service: fop/image
+    addresses: [10.10.0.9]
+    state: declared
+
+- name: Take a pod off this host before it is attached on another
+  qiniu.qnet.qnet_pod:
+    name: fop/image-1
+    state: detached
+"""
+
+RETURN = r"""
+pods:
+  description: The pods of the call, in its order, as they are or in check mode would be. With O(state=absent) none.
+  returned: success, O(state=declared) or O(state=present)
+  type: list
+  elements: dict
+  sample:
+    - name: fop/image-1
+      network: prod
+      vni: 100
+      mac: 02:3f:ab:91:00:5c
+      addresses: [{address: 10.10.0.7, prefix_length: 16, gateway: 10.10.0.1}]
+      port_name: qnbf34dead9001
+      namespace: fop.image-1
+      namespace_path: /run/netns/fop.image-1
+      mtu: 1450
+plan:
+  description: Changes of the intent database.
+  returned: success, except O(state=detached)
+  type: list
+  elements: dict
+  sample: [{action: create, kind: pod, name: fop/image-1}]
+generation:
+  description: Generation of the intent after the call.
+  returned: success, except O(state=detached)
+  type: int
+  sample: 12
+detached:
+  description: The pods that were taken off this host.
+  returned: success, except O(state=declared)
+  type: list
+  elements: str
+  sample: [fop/image-3]
+"""
+
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.qiniu.qnet.plugins.module_utils import (
+    _host_pods,
+    _model,
+    _module,
+    _netns,
+    _ovsdb,
+    _plan,
+    _pods,
+    _vswitch,
+)
+from ansible_collections.qiniu.qnet.plugins.module_utils._host_plan import Attachment
+from ansible_collections.qiniu.qnet.plugins.module_utils._host_pods import HostOutcome, HostRefused, Joining, Leaving
+from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import DatabaseError
+from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_plan import Refused
+
+POD_OPTIONS: dict[str, t.Any] = {
+    "name": {"type": "str"},
+    "service": {"type": "str"},
+    "addresses": {"type": "list", "elements": "str"},
+    "mac": {"type": "str"},
+    "weight": {"type": "int"},
+    "draining": {"type": "bool"},
+    "containers": {"type": "list", "elements": "str"},
+    "namespace_path": {"type": "path"},
+    "pid": {"type": "int"},
+}
+ARGUMENTS: dict[str, t.Any] = {
+    **POD_OPTIONS,
+    "pods": {
+        "type": "list",
+        "elements": "dict",
+        "options": {**POD_OPTIONS, "name": {"type": "str", "required": True}},
+        "mutually_exclusive": [("namespace_path", "pid")],
+    },
+    "state": {"type": "str", "choices": ["declared", "present", "detached", "absent"], "default": "present"},
+    "purge": {"type": "bool", "default": False},
+    "mtu": {"type": "int"},
+    "bridge": {"type": "str", "default": "br-int"},
+    "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
+    "wait_seconds": {"type": "int", "default": 30},
+    **_module.DATABASE_OPTIONS,
+}
+KEY = re.compile(r"([^/\s]+)/([^/\s]+)")
+
+Options = t.Dict[str, t.Any]
+
+
+class PodModule:
+    """One call of the module."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.options: Options = module.params
+        self.asked: list[Options] = self.options["pods"] if self.options["pods"] is not None else [self.options]
+        self.path = "pods" if self.options["pods"] is not None else ""
+
+    def run(self) -> Options:
+        """Do what the options ask for and return what the module returns."""
+        state = self.options["state"]
+        self._check_options()
+        if state == "declared":
+            outcome, result = self._intend(self._plan_declaration, self.module.check_mode)
+            result["pods"] = [self._describe(outcome.state, pod) for pod in self.asked]
+            return result
+        switch = _host_pods.Switchboard(
+            _vswitch.connect(self.options["switch_database"]), self.options["bridge"], self.options["wait_seconds"]
+        )
+        if state == "present":
+            return self._attach(switch)
+        leaving = [self._leaving(pod) for pod in self.asked]
+        if state == "detached":
+            return self._merge({}, switch.converge([], leaving, self.module.check_mode), leaving)
+        # The database is asked first whether it would agree, and changed last: the port goes before the declaration.
+        self._intend(self._plan_removal, True)
+        host = switch.converge([], leaving, self.module.check_mode)
+        result = {} if host.faults else self._intend(self._plan_removal, self.module.check_mode)[1]
+        return self._merge(result, host, leaving)
+
+    def _attach(self, switch: _host_pods.Switchboard) -> Options:
+        # Refusals of the database and of the host both come before the first change of either.
+        outcome, result = self._intend(self._plan_declaration, True)
+        jobs = switch.prepare(self._joining(outcome.state, switch))
+        if outcome.plan.changed and not self.module.check_mode:
+            outcome, result = self._intend(self._plan_declaration, False)
+            jobs = switch.prepare(self._joining(outcome.state, switch))
+        leaving = self._strangers(switch) if self.options["purge"] else []
+        host = switch.converge(jobs, leaving, self.module.check_mode)
+        result["pods"] = [self._describe(outcome.state, pod) for pod in self.asked]
+        return self._merge(result, host, leaving)
+
+    def _intend(self, planner: _ovsdb.Planner, check_mode: bool) -> tuple[_ovsdb.Outcome, Options]:
+        """Like ``_module.converge``, with a check mode of its own."""
+        outcome = _ovsdb.converge(_module.connection_of(self.module), planner, check_mode)
+        return outcome, {
+            "changed": outcome.plan.changed,
+            "diff": outcome.plan.diff(),
+            "plan": outcome.plan.steps(),
+            "generation": outcome.generation,
+        }
+
+    def _plan_declaration(self, have: _model.State) -> _plan.Plan:
+        missing = [
+            f"{self._at(index, 'service')}: pod '{pod['name']}' is not declared yet: give its service as group/service"
+            for index, pod in enumerate(self.asked)
+            if pod["service"] is None and pod["name"] not in have["pod"]
+        ]
+        if missing:
+            raise _model.IntentRefused(missing)
+        return self._with_paths(_pods.plan_pods, have, [self._wish(have, pod) for pod in self.asked])
+
+    def _plan_removal(self, have: _model.State) -> _plan.Plan:
+        return self._with_paths(_pods.plan_removal, have, [_split(pod["name"]) for pod in self.asked])
+
+    def _with_paths(self, plan: t.Callable[..., _plan.Plan], have: _model.State, wishes: list[Options]) -> _plan.Plan:
+        """Plan, with problems that begin with the options of this module."""
+        try:
+            return plan(have, wishes, path="pods")
+        except _model.IntentRefused as refused:
+            if self.path:
+                raise
+            raise _model.IntentRefused([text.removeprefix("pods[0]").lstrip(".: ") for text in refused.problems]) from None
+
+    def _check_options(self) -> None:
+        faults = []
+        for index, pod in enumerate(self.asked):
+            if not KEY.fullmatch(pod["name"]):
+                faults.append(f"{self._at(index, 'name')}: {pod['name']!r} is no pod: write group/pod")
+                continue
+            service = pod["service"]
+            if service is not None and not KEY.fullmatch(service):
+                faults.append(f"{self._at(index, 'service')}: {service!r} is no service: write group/service")
+            elif service is not None and service.split("/")[0] != pod["name"].split("/")[0]:
+                faults.append(
+                    f"{self._at(index, 'service')}: service {service!r} and pod {pod['name']!r} are of different groups: "
+                    "a pod belongs to a service of its own group"
+                )
+        if self.options["purge"] and (self.options["state"] != "present" or not self.path):
+            faults.append("purge: works with state=present and the list pods, which says what stays")
+        if faults:
+            raise _model.IntentRefused(faults)
+
+    def _at(self, index: int, option: str) -> str:
+        return f"{self.path}[{index}].{option}" if self.path else option
+
+    def _wish(self, have: _model.State, pod: Options) -> Options:
+        wish = {**_split(pod["name"]), **{key: pod[key] for key in ("addresses", "mac", "weight", "containers")}}
+        if pod["service"] is not None:
+            wish["service"] = pod["service"].split("/")[1]
+        else:
+            wish["service"] = have["pod"][pod["name"]].service
+        if pod["draining"] is not None:
+            wish["state"] = "draining" if pod["draining"] else "active"
+        return wish
+
+    def _joining(self, state: _model.State, switch: _host_pods.Switchboard) -> list[Joining]:
+        joining = []
+        faults = []
+        for pod in self.asked:
+            need = _pods.attachment(state, pod["name"])
+            mtu = min((value for value in (self.options["mtu"], need["mtu"]) if value is not None), default=None)
+            if mtu is None:
+                faults.append(f"mtu: pod {pod['name']}: network {need['network']} has no mtu either: give that of the overlay")
+                continue
+            attachment = Attachment(
+                pod=pod["name"],
+                port_name=need["port_name"],
+                namespace=_namespace(pod),
+                owned=_is_owned(pod),
+                mac=need["mac"],
+                addresses=tuple(f"{item['address']}/{item['prefix_length']}" for item in need["addresses"]),
+                gateways=tuple(dict.fromkeys(item["gateway"] for item in need["addresses"])),
+                mtu=mtu,
+                transmit_checksum=switch.transmit_checksum,
+            )
+            joining.append(Joining(attachment, _external_ids(state["pod"][pod["name"]])))
+        if faults:
+            raise HostRefused(faults)
+        return joining
+
+    def _strangers(self, switch: _host_pods.Switchboard) -> list[Leaving]:
+        listed = {pod["name"] for pod in self.asked}
+        return [
+            Leaving(pod, port_name, _netns.path_of(_model.namespace_of(pod)))
+            for port_name, pod in sorted(switch.attached().items())
+            if pod not in listed
+        ]
+
+    @staticmethod
+    def _leaving(pod: Options) -> Leaving:
+        return Leaving(pod["name"], _model.port_name_of(pod["name"]), _namespace(pod) if _is_owned(pod) else None)
+
+    def _describe(self, state: _model.State, pod: Options) -> Options:
+        need = dict(_pods.attachment(state, pod["name"]))
+        mtus = [value for value in (self.options["mtu"], need["mtu"]) if value is not None]
+        return {
+            "name": need.pop("pod"),
+            **need,
+            "mtu": min(mtus) if mtus else None,
+            "namespace_path": _namespace(pod),
+        }
+
+    def _merge(self, intent: Options, host: HostOutcome, leaving: t.Sequence[Leaving]) -> Options:
+        """The result of both halves; fails the module when a pod could not be attached or detached."""
+        result = dict(intent)
+        diff = intent.get("diff", {"before": {}, "after": {}})
+        result["diff"] = {
+            "before": {"declared": diff["before"], "on this host": host.before},
+            "after": {"declared": diff["after"], "on this host": host.after},
+        }
+        result["changed"] = intent.get("changed", False) or host.changed
+        result["detached"] = [item.pod for item in leaving if item.pod in host.after]
+        if host.faults:
+            self.module.fail_json(msg="\n".join(host.faults), problems=host.faults, **result)
+        return result
+
+
+def _split(name: str) -> Options:
+    group, pod = name.split("/")
+    return {"group": group, "name": pod}
+
+
+def _is_owned(pod: Options) -> bool:
+    return pod["namespace_path"] is None and pod["pid"] is None
+
+
+def _namespace(pod: Options) -> str:
+    if pod["namespace_path"] is not None:
+        return str(pod["namespace_path"])
+    if pod["pid"] is not None:
+        return f"/proc/{pod['pid']}/ns/net"
+    return _netns.path_of(_model.namespace_of(pod["name"]))
+
+
+def _external_ids(pod: _model.Pod) -> dict[str, str]:
+    """What the port says about its pod, enough to declare the pod again if the intent is lost."""
+    return {
+        _host_pods.POD_KEY: pod.key,
+        "qnet-service": pod.service_key,
+        "qnet-mac": pod.mac,
+        "qnet-addresses": ",".join(pod.addresses),
+    }
+
+
+def main() -> None:
+    """Entry point of Ansible."""
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        required_one_of=[("name", "pods")],
+        mutually_exclusive=[("namespace_path", "pid")] + [(option, "pods") for option in POD_OPTIONS],
+        supports_check_mode=True,
+    )
+    try:
+        result = PodModule(module).run()
+    except (_model.IntentRefused, HostRefused, Refused) as refused:
+        problems = getattr(refused, "problems", None) or getattr(refused, "faults", [])
+        module.fail_json(msg="\n".join(problems), problems=problems)
+    except (_ovsdb.DatabaseError, DatabaseError, _vswitch.NotApplied, _netns.NamespaceError) as error:
+        module.fail_json(msg=str(error), problems=[str(error)])
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
