@@ -41,11 +41,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used."""
+    """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used.
+
+    `datapath_kind` is `system` (the kernel's) or `netdev` (userspace).
+    """
 
     name: str
     vteps: tuple[Address, ...]
     datapath_id: int
+    datapath_kind: str = "netdev"
     state: str = "active"
 
     @property

@@ -137,8 +137,16 @@ def _delivery() -> Iterator[Flow]:
         yield _static(table, 80, match((KIND, kind), _IP, state(CT_NEW)), Ct(TARGET_ZONE, commit=True), hand_over)
 
 
-def pod_flows(pod: Pod, group_number: int, network: Network, location: Location) -> Iterator[Flow]:
-    """Admission, asking, committing and local delivery for a pod on its own host (IPv4 addresses)."""
+def pod_flows(
+    pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool
+) -> Iterator[Flow]:
+    """Admission, asking, committing and local delivery for a pod on its own host (IPv4 addresses).
+
+    `moves_ports`: commit with the pod's own address as NAT source, which changes nothing but a source port that a
+    translated connection to the same backend has taken. Not on the userspace datapath: Open vSwitch 3.1 aborts on a
+    NAT that changes nothing (conntrack.c, assertion in conn_update_state). There the newest connection of a tuple
+    wins, so a port can be used again at once, but not by both at the same time.
+    """
     port, owner = location.port, f"pod {pod.key}"
     mac = int.from_bytes(pod.mac, "big")
     arrived = (Set(VNI, network.vni), Set(SOURCE_GROUP, group_number), Set(SOURCE_ZONE, port))
@@ -171,8 +179,7 @@ def pod_flows(pod: Pod, group_number: int, network: Network, location: Location)
         )
         # A pod that probes for or announces its own address gets no answer: an answer would mean a duplicate.
         yield own(Table.ADMISSION, 210, match(*sender, _ARP, (ARP_SHA, mac), (ARP_TPA, address)))
-        # Its own address as the NAT source moves only a source port that is taken by a translated connection.
-        opens = Ct(SOURCE_ZONE, Table.LOCATION, commit=True, nat=Nat("source", packed))
+        opens = Ct(SOURCE_ZONE, Table.LOCATION, commit=True, nat=Nat("source", packed) if moves_ports else None)
         yield own(
             Table.STATE,
             80,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin, backends
-from ..model.model import Model, Touch, Touches
+from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
 from .demands import Compiler, Demand, Pair, Program, Settings, Target
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
@@ -275,8 +275,10 @@ class SwitchProgram:
         group = self._model.groups.get(pod.group)
         if network is None or group is None:
             return None
-        program = Program(depends={("pod", pod.key), ("network", network.name)})
-        program.add(*pod_flows(pod, group.number, network, location), *network_flows(network))
+        host = self._model.host_by_datapath.get(self._datapath_id)
+        moves_ports = host is not None and host.datapath_kind == "system"
+        program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
+        program.add(*pod_flows(pod, group.number, network, location, moves_ports), *network_flows(network))
         return program
 
     def _update(self, changed: dict[Owner, Program | None], keys: Iterable[FlowKey] = ()) -> Commands:
