@@ -10,6 +10,7 @@ depend on those, are reported: a fault elsewhere does not stand in the way of an
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _parse
@@ -111,7 +112,7 @@ class _Checker:
         spans = [("pod_subnets", text, _parse.span(text, "pod")) for text in network.pod_subnets]
         spans += [("service_subnets", text, _parse.span(text, "service")) for text in network.service_subnets]
         spans.sort(key=lambda entry: (entry[2].version, entry[2].first, entry[2].last))
-        for (field, text, left), (next_field, next_text, right) in zip(spans, spans[1:]):
+        for (field, text, left), (next_field, next_text, right) in itertools.pairwise(spans):
             if left.version == right.version and right.first <= left.last:
                 self._say(
                     "network",

@@ -157,8 +157,6 @@ class Export:
         return f"{self.service} -> {self.to}"
 
 
-Record = t.Union[Network, Host, SecurityGroup, Service, ServiceIP, Pod, Export]
-
 # In the order in which they refer to each other: what comes later names what comes earlier.
 KINDS: dict[str, type[t.Any]] = {
     "network": Network,
@@ -248,7 +246,5 @@ def render(record: t.Any) -> dict[str, t.Any]:
         value = getattr(record, field.name)
         shown[field.name] = list(value) if isinstance(value, tuple) else value
     if isinstance(record, Export) and record.expires is not None:
-        shown["expires"] = datetime.datetime.fromtimestamp(record.expires, datetime.UTC).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        )
+        shown["expires"] = datetime.datetime.fromtimestamp(record.expires, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return shown

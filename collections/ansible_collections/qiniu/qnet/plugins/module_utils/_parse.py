@@ -180,7 +180,7 @@ def port(value: str) -> str:
 
 
 def expires(value: str) -> int | None:
-    """An ISO 8601 time with its offset → seconds since the epoch; empty: never."""
+    """An ISO 8601 time with its offset → whole seconds since the epoch; empty: never."""
     if not value:
         return None
     hint = "write it like 2027-01-01T00:00:00Z, or '' for never"
@@ -190,8 +190,6 @@ def expires(value: str) -> int | None:
         raise ValueError(f"'{value}' is not an ISO 8601 time; {hint}") from None
     if moment.tzinfo is None:
         raise ValueError(f"'{value}' does not say its time zone; {hint}")
-    if moment.microsecond:
-        raise ValueError(f"'{value}' is finer than a second; {hint}")
     return int(moment.timestamp())
 
 

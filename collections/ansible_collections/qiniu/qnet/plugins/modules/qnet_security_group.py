@@ -1,8 +1,135 @@
 #!/usr/bin/python
-# Copyright (c) qnet authors
+# Copyright: qnet contributors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: manage the security groups of tenants."""
+
 from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qnet_security_group
+short_description: Manage the security groups of tenants
+version_added: 0.1.0
+description:
+  - Inside a security group everything is open; between groups nothing is, until a service is exported.
+  - An option that is left out leaves things as they are; an empty one clears them.
+  - One call is one transaction. Either all of it is applied or nothing, and all problems are reported at once.
+extends_documentation_fragment:
+  - qiniu.qnet.intent
+  - qiniu.qnet.intent.changes
+  - qiniu.qnet.intent.objects
+options:
+  name:
+    description:
+      - Name of the group, a DNS label, unique in the fleet.
+      - Exactly one of O(name) and O(security_groups) is needed.
+    type: str
+  tenant:
+    description:
+      - Name of the tenant that owns the group, a DNS label. Being of the same tenant gives no reach.
+      - Needed when the group is created.
+    type: str
+  number:
+    description:
+      - Number that stands for the group in flow tables, 1 to 65535, unique in the fleet.
+      - Without it, a new group gets the lowest free number. Leave it out unless you restore a fleet.
+    type: int
+  security_groups:
+    description: Many security groups at once, in one transaction, instead of the options for a single one.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the group, a DNS label, unique in the fleet.
+        type: str
+        required: true
+      tenant:
+        description:
+          - Name of the tenant that owns the group, a DNS label. Being of the same tenant gives no reach.
+          - Needed when the group is created.
+        type: str
+      number:
+        description:
+          - Number that stands for the group in flow tables, 1 to 65535, unique in the fleet.
+          - Without it, a new group gets the lowest free number. Leave it out unless you restore a fleet.
+        type: int
+seealso:
+  - module: qiniu.qnet.qnet_security_group_info
+  - module: qiniu.qnet.qnet_tenant
+"""
+
+EXAMPLES = r"""
+- name: Create a group
+  qiniu.qnet.qnet_security_group:
+    name: fop
+    tenant: fop
+
+- name: Create the groups of two users
+  qiniu.qnet.qnet_security_group:
+    security_groups:
+      - name: alice
+        tenant: alice
+      - name: bob
+        tenant: bob
+
+- name: Remove a group that has no services any more
+  qiniu.qnet.qnet_security_group:
+    name: fop
+    state: absent
+"""
+
+RETURN = r"""
+security_groups:
+  description: The security groups that were asked for, as they are (or in check mode would be); empty with
+    O(state=absent).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the group.
+      type: str
+      returned: success
+    tenant:
+      description: Tenant that owns it.
+      type: str
+      returned: success
+    number:
+      description: Number that stands for it in flow tables.
+      type: int
+      returned: success
+  sample:
+    - name: fop
+      number: 1
+      tenant: fop
+plan:
+  description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: V(create), V(change) or V(remove).
+      type: str
+      returned: success
+    kind:
+      description: Kind of the object.
+      type: str
+      returned: success
+    name:
+      description: Its name.
+      type: str
+      returned: success
+  sample:
+    - action: create
+      kind: security_group
+      name: fop
+generation:
+  description: Number of changes of the intent so far. In check mode it is not counted up.
+  returned: success
+  type: int
+  sample: 42
+"""
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _module
 

@@ -1,8 +1,137 @@
 #!/usr/bin/python
-# Copyright (c) qnet authors
+# Copyright: qnet contributors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: manage services, sets of identical pods."""
+
 from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qnet_service
+short_description: Manage services, sets of identical pods
+version_added: 0.1.0
+description:
+  - A service belongs to one security group and one network. Its pods are declared with M(qiniu.qnet.qnet_pod), its
+    Service IPs with M(qiniu.qnet.qnet_service_ip).
+  - Moving it to another network is refused while it has pods or Service IPs, whose addresses belong to the old one.
+  - An option that is left out leaves things as they are; an empty one clears them.
+  - One call is one transaction. Either all of it is applied or nothing, and all problems are reported at once.
+extends_documentation_fragment:
+  - qiniu.qnet.intent
+  - qiniu.qnet.intent.changes
+  - qiniu.qnet.intent.objects
+options:
+  group:
+    description:
+      - Name of the security group.
+      - Exactly one of O(group) and O(services) is needed.
+    type: str
+  name:
+    description: Name of the service, a DNS label, unique in its group.
+    type: str
+  network:
+    description:
+      - Name of the network that its pods and Service IPs are in.
+      - Needed when the service is created.
+    type: str
+  services:
+    description: Many services at once, in one transaction, instead of the options for a single one.
+    type: list
+    elements: dict
+    suboptions:
+      group:
+        description: Name of the security group.
+        type: str
+        required: true
+      name:
+        description: Name of the service, a DNS label, unique in its group.
+        type: str
+        required: true
+      network:
+        description:
+          - Name of the network that its pods and Service IPs are in.
+          - Needed when the service is created.
+        type: str
+seealso:
+  - module: qiniu.qnet.qnet_service_info
+  - module: qiniu.qnet.qnet_tenant
+"""
+
+EXAMPLES = r"""
+- name: Create a service
+  qiniu.qnet.qnet_service:
+    group: fop
+    name: image
+    network: prod
+
+- name: Create several at once
+  qiniu.qnet.qnet_service:
+    services:
+      - group: fop
+        name: image
+        network: prod
+      - group: fop
+        name: video
+        network: prod
+
+- name: Remove a service that has no pods, Service IPs or exports any more
+  qiniu.qnet.qnet_service:
+    group: fop
+    name: video
+    state: absent
+"""
+
+RETURN = r"""
+services:
+  description: The services that were asked for, as they are (or in check mode would be); empty with O(state=absent).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    group:
+      description: Security group.
+      type: str
+      returned: success
+    name:
+      description: Name of the service.
+      type: str
+      returned: success
+    network:
+      description: Network of its pods and Service IPs.
+      type: str
+      returned: success
+  sample:
+    - group: fop
+      name: image
+      network: prod
+plan:
+  description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: V(create), V(change) or V(remove).
+      type: str
+      returned: success
+    kind:
+      description: Kind of the object.
+      type: str
+      returned: success
+    name:
+      description: Its name.
+      type: str
+      returned: success
+  sample:
+    - action: create
+      kind: service
+      name: fop/image
+generation:
+  description: Number of changes of the intent so far. In check mode it is not counted up.
+  returned: success
+  type: int
+  sample: 42
+"""
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _module
 

@@ -1,8 +1,182 @@
 #!/usr/bin/python
-# Copyright (c) qnet authors
+# Copyright: qnet contributors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: manage Service IPs, addresses that stand for a service."""
+
 from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qnet_service_ip
+short_description: Manage Service IPs, addresses that stand for a service
+version_added: 0.1.0
+description:
+  - Every port that a pod of the service listens on is reachable at the Service IP at the same port.
+  - The address is unique in the network of the service and lies in its service subnets.
+  - An option that is left out leaves things as they are; an empty one clears them.
+  - One call is one transaction. Either all of it is applied or nothing, and all problems are reported at once.
+extends_documentation_fragment:
+  - qiniu.qnet.intent
+  - qiniu.qnet.intent.changes
+  - qiniu.qnet.intent.objects
+options:
+  group:
+    description:
+      - Name of the security group of the service.
+      - Exactly one of O(group) and O(service_ips) is needed.
+    type: str
+  service:
+    description: Name of the service, without its group.
+    type: str
+  name:
+    description: Name of the Service IP, a DNS label, unique in the service.
+    type: str
+    default: main
+  address:
+    description:
+      - The IPv4 or IPv6 address. It must not be the network or the broadcast address of its subnet.
+      - Without it, a new Service IP gets the lowest free address (IPv4 if the network has IPv4 service subnets),
+        and an existing one keeps its address.
+    type: str
+  affinity:
+    description:
+      - V(none) balances every connection by itself; with V(client) one client address keeps its pod while the set
+        of pods stays the same.
+      - A new Service IP gets V(none).
+    type: str
+    choices: [none, client]
+  service_ips:
+    description: Many Service IPs at once, in one transaction, instead of the options for a single one.
+    type: list
+    elements: dict
+    suboptions:
+      group:
+        description: Name of the security group of the service.
+        type: str
+        required: true
+      service:
+        description: Name of the service, without its group.
+        type: str
+        required: true
+      name:
+        description: Name of the Service IP, a DNS label, unique in the service.
+        type: str
+        default: main
+      address:
+        description:
+          - The IPv4 or IPv6 address. It must not be the network or the broadcast address of its subnet.
+          - Without it, a new Service IP gets the lowest free address (IPv4 if the network has IPv4 service
+            subnets), and an existing one keeps its address.
+        type: str
+      affinity:
+        description:
+          - V(none) balances every connection by itself; with V(client) one client address keeps its pod while the
+            set of pods stays the same.
+          - A new Service IP gets V(none).
+        type: str
+        choices: [none, client]
+seealso:
+  - module: qiniu.qnet.qnet_service_ip_info
+  - module: qiniu.qnet.qnet_tenant
+"""
+
+EXAMPLES = r"""
+- name: Give a service an address
+  qiniu.qnet.qnet_service_ip:
+    group: fop
+    service: image
+  register: result
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ result.service_ips[0].address }}"
+
+- name: Give a service a certain address, and keep clients on their pods
+  qiniu.qnet.qnet_service_ip:
+    group: fop
+    service: agent
+    address: 10.96.0.10
+    affinity: client
+
+- name: Remove it
+  qiniu.qnet.qnet_service_ip:
+    group: fop
+    service: agent
+    state: absent
+"""
+
+RETURN = r"""
+service_ips:
+  description: The Service IPs that were asked for, as they are (or in check mode would be); empty with
+    O(state=absent).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    group:
+      description: Security group of the service.
+      type: str
+      returned: success
+    service:
+      description: Name of the service.
+      type: str
+      returned: success
+    name:
+      description: Name of the Service IP.
+      type: str
+      returned: success
+    network:
+      description: Network of the service.
+      type: str
+      returned: success
+    address:
+      description: The address.
+      type: str
+      returned: success
+    affinity:
+      description: V(none) or V(client).
+      type: str
+      returned: success
+    algorithm:
+      description: How connections are spread.
+      type: str
+      returned: success
+  sample:
+    - address: 10.96.0.10
+      affinity: none
+      algorithm: hash
+      group: fop
+      name: main
+      network: prod
+      service: image
+plan:
+  description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: V(create), V(change) or V(remove).
+      type: str
+      returned: success
+    kind:
+      description: Kind of the object.
+      type: str
+      returned: success
+    name:
+      description: Its name.
+      type: str
+      returned: success
+  sample:
+    - action: create
+      kind: service_ip
+      name: fop/image:main
+generation:
+  description: Number of changes of the intent so far. In check mode it is not counted up.
+  returned: success
+  type: int
+  sample: 42
+"""
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _module
 

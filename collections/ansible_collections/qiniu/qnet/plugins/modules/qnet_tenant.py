@@ -1,8 +1,223 @@
 #!/usr/bin/python
-# Copyright (c) qnet authors
+# Copyright: qnet contributors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: apply networks, tenants and exports of the inventory in one transaction."""
+
 from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qnet_tenant
+short_description: Apply networks, tenants and exports of the inventory in one transaction
+version_added: 0.1.0
+description:
+  - Takes networks, tenants with their security groups, services and Service IPs, and exports, in the shape of the
+    inventory variables
+    C(qnet_networks), C(qnet_tenants) and C(qnet_exports), and applies the difference in one transaction.
+  - Either all of it is applied or nothing, and all problems are reported at once, each with its place in the lists.
+  - A list that is left out is left alone. What says something about pods (such as C(replicas) or C(placement)) does
+    not belong here,
+    see M(qiniu.qnet.qnet_pod).
+extends_documentation_fragment:
+  - qiniu.qnet.intent
+  - qiniu.qnet.intent.changes
+options:
+  networks:
+    description: The networks.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the network, a DNS label.
+        type: str
+        required: true
+      vni:
+        description:
+          - VXLAN network identifier, 1 to 16777215, unique in the fleet.
+          - Needed when the network is created.
+        type: int
+      pod_subnets:
+        description:
+          - Subnets that pods take their addresses from, in CIDR notation without host bits.
+          - The first usable address of each is the pods' default gateway and is never given to a pod.
+          - Needed when the network is created.
+        type: list
+        elements: str
+      service_subnets:
+        description: Subnets that Service IPs take their addresses from.
+        type: list
+        elements: str
+      mtu:
+        description: MTU inside the pods, 576 to 65535. V(0) removes it; then the hosts compute it from their
+          underlay.
+        type: int
+  tenants:
+    description: The tenants.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the tenant, a DNS label.
+        type: str
+        required: true
+      security_groups:
+        description: Its security groups.
+        type: list
+        elements: dict
+        suboptions:
+          name:
+            description: Name of the group, a DNS label, unique in the fleet.
+            type: str
+            required: true
+          services:
+            description: Its services.
+            type: list
+            elements: dict
+            suboptions:
+              name:
+                description: Name of the service, a DNS label, unique in its group.
+                type: str
+                required: true
+              network:
+                description: Name of the network that its pods and Service IPs are in.
+                type: str
+                required: true
+              service_ips:
+                description: Its Service IPs.
+                type: list
+                elements: dict
+                suboptions:
+                  name:
+                    description: Name of the Service IP, a DNS label, unique in the service.
+                    type: str
+                    default: main
+                  address:
+                    description:
+                      - The IPv4 or IPv6 address, from the service subnets of the network.
+                      - Without it, a new Service IP gets the lowest free address, and an existing one keeps its
+                        address.
+                    type: str
+                  affinity:
+                    description:
+                      - V(none) balances every connection by itself; with V(client) one client address keeps its pod
+                        while the set of pods
+                        stays the same.
+                      - A new Service IP gets V(none).
+                    type: str
+                    choices: [none, client]
+  exports:
+    description: The exports.
+    type: list
+    elements: dict
+    suboptions:
+      service:
+        description: The service, said as group/service.
+        type: str
+        required: true
+      to:
+        description: Name of the security group that may reach it.
+        type: str
+        required: true
+      ports:
+        description:
+          - Protocols and ports that the export is limited to, each V(tcp/PORT), V(udp/PORT) or V(icmp).
+          - An empty list opens all; so does a new export without it.
+        type: list
+        elements: str
+      direct:
+        description:
+          - Whether the pods' own addresses may be reached as well as the Service IPs.
+          - A new export does not allow it.
+        type: bool
+      expires:
+        description:
+          - When the export ends, in ISO 8601 with a time zone, such as V(2027-01-01T00:00:00Z). An expired export
+            counts as removed.
+          - An empty text means never; so does a new export without it.
+        type: str
+  purge:
+    description:
+      - V(true) makes the lists that are given the whole truth. Objects of theirs that are in the database and not
+        listed are removed in the same
+        transaction, in the right order; with a service, its pods go as well, and the diff says so.
+      - It holds for what is inside of an object too. An option that is left out takes its default, so that an export
+        whose C(expires) was deleted from the inventory no longer expires. Allocated addresses stay as they are.
+      - With V(false) what is left out, objects and options, is left alone.
+    type: bool
+    default: false
+seealso:
+  - module: qiniu.qnet.qnet_network
+  - module: qiniu.qnet.qnet_security_group
+  - module: qiniu.qnet.qnet_service
+  - module: qiniu.qnet.qnet_service_ip
+  - module: qiniu.qnet.qnet_export
+  - module: qiniu.qnet.qnet_pod
+"""
+
+EXAMPLES = r"""
+- name: Apply two users and the entry that uses their services
+  qiniu.qnet.qnet_tenant:
+    networks:
+      - name: prod
+        vni: 100
+        pod_subnets: [10.10.0.0/16]
+        service_subnets: [10.96.0.0/16]
+    tenants:
+      - name: alice
+        security_groups:
+          - name: alice
+            services:
+              - name: resize
+                network: prod
+                service_ips:
+                  - address: 10.96.0.10
+      - name: platform
+        security_groups:
+          - name: entry
+            services:
+              - name: web
+                network: prod
+    exports:
+      - service: alice/resize
+        to: entry
+        ports: [tcp/80]
+    purge: true
+
+- name: Close all exports and leave everything else
+  qiniu.qnet.qnet_tenant:
+    exports: []
+    purge: true
+"""
+
+RETURN = r"""
+plan:
+  description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: V(create), V(change) or V(remove).
+      type: str
+      returned: success
+    kind:
+      description: Kind of the object, such as V(service_ip).
+      type: str
+      returned: success
+    name:
+      description: Its name, such as V(alice/resize:main).
+      type: str
+      returned: success
+  sample:
+    - action: create
+      kind: export
+      name: alice/resize -> entry
+generation:
+  description: Number of changes of the intent so far. In check mode it is not counted up.
+  returned: success
+  type: int
+  sample: 42
+"""
 
 import typing as t
 
@@ -27,7 +242,7 @@ def main() -> None:
         "network": {"type": "str", "required": True},
         "service_ips": _list_of(service_ip),
     }
-    group = {**_without("security_group", "tenant"), "services": _list_of(service)}
+    group = {**_without("security_group", "tenant", "number"), "services": _list_of(service)}
     tenant = {"name": {"type": "str", "required": True}, "security_groups": _list_of(group)}
     module = AnsibleModule(
         argument_spec={
