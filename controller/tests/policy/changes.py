@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random changes of a running world, done to the plan and to the simulated fabric alike."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from qnet_controller.model import objects as o
+
+from .probe import Open, Prober
+from .tenants import (
+    SERVICE_BLOCK,
+    PodPlan,
+    export_object,
+    pod_object,
+    random_export,
+    random_ports,
+    service_ip_object,
+)
+
+
+class Changer:
+    """Each public method makes one change and returns what it was, or None when there is nothing to change."""
+
+    def __init__(self, prober: Prober, chooser: random.Random) -> None:
+        self.prober, self.chooser = prober, chooser
+        self.world, self.fabric = prober.world, prober.fabric
+        self.freed: list[tuple[str, int]] = []
+        self.open: list[Open] = []
+        """Connections that a change has not given a good reason to break."""
+
+    def step(self) -> str:
+        """Make one random change; returns it in words."""
+        while True:
+            change: Callable[[], str | None] = self.chooser.choice(
+                [
+                    self.add_pod, self.reuse_address, self.remove_pod, self.move_pod, self.unplug_pod, self.plug_pod,
+                    self.drain_pod, self.weigh_pod, self.add_export, self.remove_export, self.edit_export,
+                    self.add_service_ip, self.remove_service_ip, self.pass_time, self.pass_time,
+                    self.restart_controller, self.restart_switch,
+                ]
+            )  # fmt: skip
+            done = change()
+            if done is not None:
+                return done
+
+    def _pods(self, plugged: bool = True) -> list[PodPlan]:
+        return [pod for pod in self.world.pods.values() if bool(pod.host) == plugged]
+
+    def _host(self, but: str | None = None) -> str:
+        return self.chooser.choice([name for name in self.fabric.nodes if name != but])
+
+    def _forget(self, unwanted: Callable[[Open], bool]) -> None:
+        self.open = [item for item in self.open if not unwanted(item)]
+
+    # -- pods --------------------------------------------------------------------------------------------------
+
+    def add_pod(self) -> str | None:
+        """A new replica; its port may appear before the database says so."""
+        if len(self.world.pods) > 9:
+            return None
+        return self._add(None)
+
+    def reuse_address(self) -> str | None:
+        """A new pod, perhaps of another tenant, gets the address of a pod that has gone."""
+        for network, address in self.freed:
+            services = [key for key, where in self.world.services.items() if where == network]
+            taken = any((pod.network, pod.address) == (network, address) for pod in self.world.pods.values())
+            if services and not taken:
+                return self._add(address, self.chooser.choice(services))
+        return None
+
+    def _add(self, address: int | None, service: str | None = None) -> str:
+        service = service or self.chooser.choice(list(self.world.services))
+        pod = self.world.new_pod(service, self._host(), address)
+        assert pod.host
+        if self.chooser.random() < 0.5:
+            self.fabric.plug(pod_object(pod), pod.host)
+            self.fabric.apply([pod_object(pod)])
+        else:
+            self.fabric.apply([pod_object(pod)])
+            self.fabric.plug(pod_object(pod), pod.host)
+        return f"add {pod.key} at {pod.host} with {pod.address:#x}"
+
+    def remove_pod(self) -> str | None:
+        """A pod goes; its port may stay a little longer."""
+        if len(self.world.pods) < 4:
+            return None
+        pod = self.chooser.choice(list(self.world.pods.values()))
+        del self.world.pods[pod.key]
+        self._forget(lambda item: pod.key in (item.client, item.server))
+        removed = o.Removed(o.Pod, pod.key)
+        if pod.host and self.chooser.random() < 0.5:
+            self.fabric.unplug(pod_object(pod), pod.host)
+            self.fabric.apply([removed])
+        else:
+            self.fabric.apply([removed])
+            if pod.host:
+                self.fabric.unplug(pod_object(pod), pod.host)
+        self.freed.append((pod.network, pod.address))
+        return f"remove {pod.key}"
+
+    def move_pod(self) -> str | None:
+        """A pod moves to another host."""
+        pods = self._pods()
+        if not pods or len(self.fabric.nodes) < 2:
+            return None
+        pod = self.chooser.choice(pods)
+        source, target = pod.host, self._host(but=pod.host)
+        assert source
+        if self.chooser.random() < 0.5:
+            self.fabric.move(pod_object(pod), source, target)
+        else:
+            self.fabric.unplug(pod_object(pod), source)
+            self.fabric.plug(pod_object(pod), target)
+        pod.host = target
+        # The translation of a Service IP lives in the caller's zone, which does not travel.
+        self._forget(lambda item: item.client == pod.key and item.balanced)
+        return f"move {pod.key} from {source} to {target}"
+
+    def unplug_pod(self) -> str | None:
+        """A pod's port goes, the pod stays intended."""
+        pods = self._pods()
+        if len(pods) < 3:
+            return None
+        pod = self.chooser.choice(pods)
+        assert pod.host
+        self.fabric.unplug(pod_object(pod), pod.host)
+        pod.host = None
+        self._forget(lambda item: pod.key == item.client and item.balanced)
+        return f"unplug {pod.key}"
+
+    def plug_pod(self) -> str | None:
+        """A pod that was nowhere appears."""
+        pods = self._pods(plugged=False)
+        if not pods:
+            return None
+        pod = self.chooser.choice(pods)
+        pod.host = self._host()
+        self.fabric.plug(pod_object(pod), pod.host)
+        return f"plug {pod.key} at {pod.host}"
+
+    def drain_pod(self) -> str | None:
+        """A pod takes no new connections from Service IPs, or takes them again."""
+        pod = self.chooser.choice(list(self.world.pods.values()))
+        pod.state = "active" if pod.state == "draining" else "draining"
+        self.fabric.apply([pod_object(pod)])
+        return f"{pod.key} is {pod.state}"
+
+    def weigh_pod(self) -> str | None:
+        """A pod's weight changes."""
+        pod = self.chooser.choice(list(self.world.pods.values()))
+        pod.weight = self.chooser.choice((0, 1, 100, 500))
+        self.fabric.apply([pod_object(pod)])
+        return f"{pod.key} weighs {pod.weight}"
+
+    # -- intent ------------------------------------------------------------------------------------------------
+
+    def add_export(self) -> str | None:
+        """A new export."""
+        export = random_export(self.world, self.chooser, self.fabric.clock.now)
+        if export is None:
+            return None
+        self.world.exports[export.service, export.to] = export
+        self.fabric.apply([export_object(export)])
+        return f"add {export}"
+
+    def remove_export(self) -> str | None:
+        """An export is revoked."""
+        if not self.world.exports:
+            return None
+        export = self.world.exports.pop(self.chooser.choice(list(self.world.exports)))
+        self.fabric.apply([o.Removed(o.Export, export_object(export).key)])
+        return f"remove {export}"
+
+    def edit_export(self) -> str | None:
+        """An export gets other ports, becomes direct or not, or gets another end."""
+        if not self.world.exports:
+            return None
+        export = self.chooser.choice(list(self.world.exports.values()))
+        what = self.chooser.randrange(3)
+        if what == 0:
+            export.ports = random_ports(self.chooser)
+        elif what == 1:
+            export.direct = not export.direct
+        else:
+            export.expires = int(self.fabric.clock.now) + self.chooser.choice((-1, 30, 300))
+        self.fabric.apply([export_object(export)])
+        return f"edit {export}"
+
+    def add_service_ip(self) -> str | None:
+        """A service gets another Service IP."""
+        service = self.chooser.choice(list(self.world.services))
+        key = next((f"{service}:{n}" for n in ("main", "more", "third") if f"{service}:{n}" not in self.world.service_ips), None)
+        if key is None:
+            return None
+        taken = set(self.world.service_ips.values())
+        self.world.service_ips[key] = next(a for a in range(SERVICE_BLOCK + 30, SERVICE_BLOCK + 200) if a not in taken)
+        self.fabric.apply([service_ip_object(self.world, key)])
+        return f"add {key}"
+
+    def remove_service_ip(self) -> str | None:
+        """A Service IP goes."""
+        if not self.world.service_ips:
+            return None
+        key = self.chooser.choice(list(self.world.service_ips))
+        removed = o.Removed(o.ServiceIP, service_ip_object(self.world, key).key)
+        del self.world.service_ips[key]
+        self.fabric.apply([removed])
+        return f"remove {key}"
+
+    # -- time and faults ---------------------------------------------------------------------------------------
+
+    def pass_time(self) -> str | None:
+        """Flows age, exports end."""
+        seconds = self.chooser.choice((1, 29, 31, 100, 301, 700))
+        self.fabric.wait(seconds)
+        if seconds > 25:
+            # Connections that were not answered or not TCP may have been forgotten.
+            self._forget(lambda item: item.protocol != 6)
+        return f"{seconds} s pass"
+
+    def restart_controller(self) -> str | None:
+        """The controller starts again and adopts; what is right stays as it is."""
+        before = len(self.fabric.commands)
+        self.fabric.restart_controller(self.chooser)
+        said = [item for item in self.fabric.commands[before:] if type(item[1]).__name__ != "PutGroup"]
+        if said:
+            raise AssertionError(f"adoption changed a switch that was right: {said[:5]} ({len(said)} commands)")
+        return "restart the controller"
+
+    def restart_switch(self) -> str | None:
+        """A switch loses its tables and connections."""
+        host = self._host()
+        self.fabric.restart_switch(host)
+        here = {pod.key for pod in self.world.pods.values() if pod.host == host}
+        self._forget(lambda item: item.client in here and item.balanced)
+        return f"restart the switch of {host}"

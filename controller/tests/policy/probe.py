@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plays connections through the simulated fabric and holds every step of them against the oracle."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from simulator import packets as p
+from simulator.fabric import VIRTUAL_MAC, Fabric, Session, open_session
+
+from .oracle import expected, who_has
+from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
+
+PROBES: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None), (132, 9))
+_ephemeral = itertools.cycle(range(20000, 60000))
+
+
+@dataclass(slots=True)
+class Open:
+    """A connection that was opened earlier and should live as long as policy and places allow."""
+
+    session: Session
+    client: str
+    server: str
+    address: int
+    protocol: int
+    port: int | None
+    balanced: bool
+
+    def __str__(self) -> str:
+        return f"{self.client} -> {self.address:#x} {self.protocol}/{self.port} at {self.server}"
+
+
+class Prober:
+    """Knows the world as it should be and the fabric as it is."""
+
+    def __init__(self, world: World, fabric: Fabric) -> None:
+        self.world, self.fabric = world, fabric
+
+    def fail(self, what: str) -> None:
+        """Fail with the way the last packet went."""
+        raise AssertionError(what + "\n  " + "\n  ".join(self.fabric.trace))
+
+    def clients(self) -> list[PodPlan]:
+        """The pods that are somewhere."""
+        return [pod for pod in self.world.pods.values() if pod.host]
+
+    def addresses(self) -> list[int]:
+        """Every address in use in any network, and two that are not."""
+        used = {pod.address for pod in self.world.pods.values()} | set(self.world.service_ips.values())
+        return sorted(used | {POD_BLOCK + 251, SERVICE_BLOCK + 251})
+
+    def pairs(self) -> Iterator[tuple[PodPlan, int]]:
+        """Every ordered pair of a pod and an address; what a pod sends to its own address stays inside of it."""
+        return ((c, a) for c, a in itertools.product(self.clients(), self.addresses()) if a != c.address)
+
+    def by_port(self, port_name: str) -> PodPlan:
+        """The pod with a port name."""
+        return next(pod for pod in self.world.pods.values() if "qn" + digest(pod.key)[:12] == port_name)
+
+    def probe(self, client: PodPlan, address: int, protocol: int, port: int | None, sport: int | None = None) -> Open | None:
+        """Open a connection, or see it refused, as the oracle says; returns it when it opened."""
+        want = expected(self.world, client, address, protocol, port, self.fabric.clock.now)
+        what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
+        sport = sport or next(_ephemeral)
+        if protocol == 132:
+            return self._one_way(client, address, port or 0, sport, want.receivers, what)
+        session = open_session(
+            self.fabric, pod_object(client), client.address, address, protocol, sport, port or 0
+        )
+        got = self.by_port(session.server).key if session.server else None
+        if got is None and want.receivers:
+            self.fail(f"wrong deny: {what}, expected {set(want.receivers)}")
+        if got is not None and got not in want.receivers:
+            self.fail(f"wrong allow: {what} reached {got}, expected {set(want.receivers) or 'nobody'}")
+        if got is None:
+            if not want.allowed:
+                self._force(client, address, protocol, port or 0, sport, what)
+            return None
+        found = Open(session, client.key, got, address, protocol, port, want.balanced)
+        self._check_arrival(found, sport, what)
+        self._converse(found, what)
+        return found
+
+    def describe(self, client: PodPlan, address: int) -> str:
+        """An address in words."""
+        owner = who_has(self.world, client.network, address)
+        name = owner.key if isinstance(owner, PodPlan) else owner
+        return f"{name or 'nobody'} ({address:#x} in {client.network})"
+
+    def _one_way(self, client: PodPlan, address: int, port: int, sport: int, receivers: frozenset[str], what: str) -> None:
+        packet = p.Packet(ip_proto=132, ipv4_src=client.address, ipv4_dst=address, src_port=sport, dst_port=port)
+        got = {self.by_port(d.pod).key for d in self.fabric.send(pod_object(client), packet)}
+        if not got <= receivers or bool(got) != bool(receivers):
+            self.fail(f"{what}: reached {got}, expected {set(receivers)}")
+
+    def _check_arrival(self, found: Open, sport: int, what: str) -> None:
+        seen = found.session.at_server
+        assert seen is not None
+        client, server = self.world.pods[found.client], self.world.pods[found.server]
+        source = found.address if found.balanced and client.key == server.key else client.address
+        if seen.ipv4_src != source:
+            self.fail(f"{what}: {server.key} sees {seen.ipv4_src:#x} as the client, not {source:#x}")
+        if seen.ipv4_dst != server.address or seen.dst_port != found.session.first.dst_port:
+            self.fail(f"{what}: arrived at {seen.ipv4_dst:#x}:{seen.dst_port}")
+        if (seen.eth_src, seen.eth_dst) != (VIRTUAL_MAC, int.from_bytes(pod_object(server).mac, "big")):
+            self.fail(f"{what}: wrong Ethernet addresses {seen}")
+
+    def _converse(self, found: Open, what: str) -> None:
+        """Finish the handshake and send data both ways."""
+        session, server = found.session, pod_object(self.world.pods[found.server])
+        flags = p.SYN | p.ACK
+        for step in range(2):
+            if not session.came_back(session.backward(server, flags)):
+                self.fail(f"{what}: answer {step} of {server.key} did not come back")
+            there = session.forward()
+            if [d.pod for d in there] != [session.server]:
+                self.fail(f"{what}: packet {step} of the open connection went to {there}")
+            if found.protocol != ICMP and there[0].packet.src_port != session.at_server.src_port:  # type: ignore[union-attr]
+                self.fail(f"{what}: the source port changed during the connection")
+            flags = p.ACK
+        self._only_answers(found, what)
+
+    def _only_answers(self, found: Open, what: str) -> None:
+        """The server of an open connection may open none of its own by that."""
+        client, server = self.world.pods[found.client], self.world.pods[found.server]
+        if client.key == server.key or found.protocol == ICMP:
+            return
+        sport, dport = found.session.first.dst_port, next(_ephemeral)
+        want = expected(self.world, server, client.address, found.protocol, dport, self.fabric.clock.now)
+        if want.allowed:
+            return
+        make = p.tcp if found.protocol == TCP else p.udp
+        for flags in (p.SYN, p.ACK, p.SYN | p.ACK, p.RST) if found.protocol == TCP else (b"x",):
+            packet = make(server.address, sport, client.address, dport, flags)  # type: ignore[operator]
+            if self.fabric.send(pod_object(server), packet):
+                self.fail(f"{what}: {server.key} opened a connection back ({flags})")
+
+    def _force(self, client: PodPlan, address: int, protocol: int, port: int, sport: int, what: str) -> None:
+        """Packets that look as if they belonged to a connection get no further than the first one."""
+        if protocol == TCP:
+            tries = [p.tcp(client.address, sport, address, port, flags) for flags in (p.ACK, p.SYN | p.ACK, p.RST, p.FIN)]
+        elif protocol == UDP:
+            tries = [p.udp(client.address, port, address, sport)]
+        else:
+            quoted = p.udp(address, 53, client.address, 53)
+            tries = [p.echo(client.address, address, sport, p.ECHO_REPLY), p.unreachable(quoted)]
+        for packet in tries:
+            if protocol == UDP and expected(
+                self.world, client, address, protocol, sport, self.fabric.clock.now
+            ).allowed:
+                continue
+            if self.fabric.send(pod_object(client), packet):
+                self.fail(f"wrong allow: {what} by {packet}")
+
+    def goes_on(self, item: Open) -> bool:
+        """Whether an open connection should still work."""
+        client, server = self.world.pods.get(item.client), self.world.pods.get(item.server)
+        if client is None or server is None or not client.host or not server.host:
+            return False
+        return expected(self.world, client, item.address, item.protocol, item.port, self.fabric.clock.now).allowed
+
+    def check_open(self, item: Open) -> bool:
+        """Hold an open connection against the oracle; returns whether it lives on."""
+        client, server = self.world.pods.get(item.client), self.world.pods.get(item.server)
+        if self.goes_on(item):
+            assert server is not None
+            there = item.session.forward()
+            if [d.pod for d in there] != [item.session.server]:
+                self.fail(f"{item}: cut, though still allowed: {there}")
+            if not item.session.came_back(item.session.backward(pod_object(server))):
+                self.fail(f"{item}: answers are cut, though still allowed")
+            return True
+        if client is not None and client.host and (there := item.session.forward()):
+            self.fail(f"{item}: goes on, though no longer allowed: {there}")
+        if server is not None and server.host and not self._may_talk_back(item, server):
+            back = item.session.backward(pod_object(server))
+            if back:
+                self.fail(f"{item}: the server still reaches the client: {back}")
+        return False
+
+    def _may_talk_back(self, item: Open, server: PodPlan) -> bool:
+        """Whether the server might open a connection that looks like its answers."""
+        seen = item.session.at_server
+        assert seen is not None
+        if seen.ipv4_src == server.address:
+            return True
+        port = None if item.protocol == ICMP else seen.src_port
+        return expected(self.world, server, seen.ipv4_src, item.protocol, port, self.fabric.clock.now).allowed
+
+    def check_all(self, probes: tuple[tuple[int, int | None], ...] = PROBES) -> list[Open]:
+        """Probe every ordered pair with every probe; returns what opened."""
+        found = [self.probe(client, address, *how) for client, address in self.pairs() for how in probes]
+        return [item for item in found if item is not None]

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small tenants as plain data: made at random, changed at random, and turned into objects of the model."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+from qnet_controller.model import objects as o
+
+ICMP, TCP, UDP = 1, 6, 17
+POD_BLOCK, SERVICE_BLOCK = 0x0A010000, 0x0A020000  # 10.1.0.0/24 and 10.2.0.0/24 in every network, on purpose
+PORT_CHOICES = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
+Ports = frozenset[tuple[int, int | None]]
+
+
+@dataclass(slots=True)
+class PodPlan:
+    """A pod; `host` is where its port is, None for nowhere."""
+
+    service: str
+    name: str
+    network: str
+    address: int
+    host: str | None
+    weight: int = 100
+    state: str = "active"
+
+    @property
+    def group(self) -> str:
+        """The security group."""
+        return self.service.split("/")[0]
+
+    @property
+    def key(self) -> str:
+        """`group/name`."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclass(slots=True)
+class ExportPlan:
+    """An export; empty `ports` means all."""
+
+    service: str
+    to: str
+    ports: Ports = frozenset()
+    direct: bool = False
+    expires: int | None = None
+
+
+@dataclass(slots=True)
+class World:
+    """All tenants. `service_ips`: `group/service:name` → address. `services`: `group/service` → network."""
+
+    networks: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    services: dict[str, str] = field(default_factory=dict)
+    service_ips: dict[str, int] = field(default_factory=dict)
+    pods: dict[str, PodPlan] = field(default_factory=dict)
+    exports: dict[tuple[str, str], ExportPlan] = field(default_factory=dict)
+
+    def free_address(self, network: str) -> int:
+        """The lowest pod address that nobody has."""
+        taken = {pod.address for pod in self.pods.values() if pod.network == network}
+        return next(a for a in range(POD_BLOCK + 2, POD_BLOCK + 250) if a not in taken)
+
+    def new_pod(self, service: str, host: str | None, address: int | None = None) -> PodPlan:
+        """Add a pod to a service."""
+        group, _, name = service.partition("/")
+        number = next(n for n in range(1, 1000) if f"{group}/{name}-{n}" not in self.pods)
+        network = self.services[service]
+        pod = PodPlan(service, f"{name}-{number}", network, address or self.free_address(network), host)
+        self.pods[pod.key] = pod
+        return pod
+
+
+def digest(key: str) -> str:
+    """The hash that names ports and MAC addresses (docs/design/architecture.md)."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def packed(address: int) -> bytes:
+    """An IPv4 address as bytes."""
+    return address.to_bytes(4, "big")
+
+
+def pod_object(pod: PodPlan) -> o.Pod:
+    """The model's view of a pod."""
+    mark = digest(pod.key)
+    return o.Pod(
+        pod.name,
+        pod.service,
+        pod.network,
+        bytes.fromhex("02" + mark[12:22]),
+        "qn" + mark[:12],
+        (packed(pod.address),),
+        pod.weight,
+        pod.state,
+    )
+
+
+def export_object(export: ExportPlan) -> o.Export:
+    """The model's view of an export."""
+    ports = frozenset(o.PortRule(protocol, port) for protocol, port in export.ports)
+    return o.Export(export.service, export.to, ports, export.expires, export.direct)
+
+
+def service_ip_object(world: World, key: str) -> o.ServiceIP:
+    """The model's view of a Service IP."""
+    service, _, name = key.partition(":")
+    return o.ServiceIP(name, service, world.services[service], packed(world.service_ips[key]))
+
+
+def objects(world: World) -> list[o.Object]:
+    """Everything as objects of the model (hosts excepted)."""
+    blocks = (o.Subnet(packed(POD_BLOCK), 24),), (o.Subnet(packed(SERVICE_BLOCK), 24),)
+    found: list[o.Object] = [o.Network(name, vni, *blocks) for name, vni in world.networks.items()]
+    found += [o.SecurityGroup(name, f"tenant-{name}", number) for name, number in world.groups.items()]
+    for key, network in world.services.items():
+        group, _, name = key.partition("/")
+        found.append(o.Service(name, group, network))
+    found += [service_ip_object(world, key) for key in world.service_ips]
+    found += [pod_object(pod) for pod in world.pods.values()]
+    found += [export_object(export) for export in world.exports.values()]
+    return found
+
+
+def random_ports(chooser: random.Random) -> Ports:
+    """All ports, or a few."""
+    if chooser.random() < 0.4:
+        return frozenset()
+    return frozenset(chooser.sample(PORT_CHOICES, chooser.randint(1, 2)))
+
+
+def random_export(world: World, chooser: random.Random, now: float) -> ExportPlan | None:
+    """An export that does not exist yet, if there is room for one."""
+    free = [
+        (service, group)
+        for service in world.services
+        for group in world.groups
+        if service.split("/")[0] != group and (service, group) not in world.exports
+    ]
+    if not free:
+        return None
+    service, group = chooser.choice(free)
+    expires = int(now) + chooser.randint(60, 600) if chooser.random() < 0.2 else None
+    return ExportPlan(service, group, random_ports(chooser), chooser.random() < 0.4, expires)
+
+
+def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
+    """Two networks with the same addresses, a few groups with services, pods and exports."""
+    world = World({"red": 100, "blue": 200}, {name: 10 + i for i, name in enumerate(("a", "b", "c"))})
+    used: dict[str, int] = {"red": 10, "blue": 10}
+    for group in world.groups:
+        for name in ("s", "t")[: chooser.randint(1, 2)]:
+            network = chooser.choice(("red", "red", "blue"))
+            service = f"{group}/{name}"
+            world.services[service] = network
+            for ip in ("main", "more")[: chooser.choice((0, 1, 1, 2))]:
+                used[network] += 1
+                world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[network]
+            for _ in range(chooser.randint(1, 2)):
+                world.new_pod(service, chooser.choice(hosts))
+    for _ in range(chooser.randint(1, 4)):
+        export = random_export(world, chooser, now)
+        if export:
+            world.exports[export.service, export.to] = export
+    return world

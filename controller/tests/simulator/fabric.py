@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts joined by VXLAN, each a simulated switch driven by a real `SwitchProgram`.
+
+`Controller` is what the I/O layers are in production: it feeds events into models and programs and carries the
+commands out. `Fabric` carries packets between pods and hosts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from qnet_controller.model.model import Model, Touches
+from qnet_controller.model.objects import Change, Pod
+from qnet_controller.pipeline import messages as m
+from qnet_controller.pipeline.demands import Settings
+from qnet_controller.pipeline.program import SwitchProgram
+
+from .conntrack import Datapath
+from .packets import ACK, SYN, TCP, UDP, Packet, arp_request, echo, reply_to, tcp, udp
+from .switch import Asked, Emission, Outcome, Switch
+
+TUNNEL_PORT = "qnet-vxlan"
+VIRTUAL_MAC = 0x0A0000000001
+START = 1_800_000_000.0
+
+
+class Clock:
+    """Time that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A packet that a pod received."""
+
+    pod: str
+    packet: Packet
+
+
+@dataclass(slots=True)
+class Node:
+    """One host."""
+
+    name: str
+    vtep: int
+    switch: Switch
+    program: SwitchProgram
+    next_port: int = 2
+    asked: Counter[str] = field(default_factory=Counter)
+
+
+class Fabric:
+    """Several hosts and the one controller that is master of all of them.
+
+    `intent` holds the objects as the database would; `apply` changes it and the model together.
+    """
+
+    def __init__(self, hosts: dict[str, tuple[int, int]], settings: Settings, datapath: Datapath = "netdev") -> None:
+        """`hosts`: name → (datapath id, VTEP address as an integer)."""
+        self.clock = Clock()
+        self.settings = settings
+        self.model = Model()
+        self.intent: dict[tuple[type, str], Change] = {}
+        self.nodes: dict[str, Node] = {}
+        self.trace: list[str] = []
+        self.commands: list[tuple[str, m.Command]] = []
+        self.observers: list[Callable[[Node, list[m.Command]], None]] = []
+        for name, (datapath_id, vtep) in hosts.items():
+            switch = Switch(datapath_id, datapath, self.clock)
+            switch.ports[1] = TUNNEL_PORT
+            self.nodes[name] = Node(name, vtep, switch, SwitchProgram(self.model, datapath_id, settings))
+        for node in self.nodes.values():
+            self._connect(node)
+
+    # -- the controller ----------------------------------------------------------------------------------------
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Change the intent."""
+        from qnet_controller.model.objects import Removed
+
+        changes = list(changes)
+        for change in changes:
+            if isinstance(change, Removed):
+                self.intent.pop((change.kind, change.key), None)
+            else:
+                self.intent[type(change), change.key] = change
+        self._refresh(self.model.apply(changes))
+
+    def _refresh(self, touched: Touches) -> None:
+        for node in self.nodes.values():
+            self._send(node, node.program.refresh(touched, self.clock.now))
+
+    def _send(self, node: Node, commands: Iterable[m.Command]) -> None:
+        commands = list(commands)
+        self.commands += [(node.name, command) for command in commands]
+        node.switch.execute(commands)
+        for observer in self.observers:
+            observer(node, commands)
+        self._settle(node)
+
+    def _settle(self, node: Node) -> None:
+        for _ in range(100):
+            removed = node.switch.take_removed()
+            if not removed:
+                return
+            for notice in removed:
+                commands = node.program.flow_removed(notice, self.clock.now)
+                self.commands += [(node.name, command) for command in commands]
+                node.switch.execute(commands)
+        raise AssertionError(f"{node.name}: flow-removed messages never end")
+
+    def _connect(self, node: Node) -> None:
+        ports = [(number, name, True) for number, name in node.switch.ports.items()]
+        touched = self.model.switch_ports(node.switch.datapath_id, ports)
+        self._send(node, node.program.adopt(node.switch.dump(), self.clock.now))
+        for other in self.nodes.values():
+            if other is not node:
+                self._send(other, other.program.refresh(touched, self.clock.now))
+
+    def restart_controller(self, chooser: random.Random) -> None:
+        """A new process: same intent in another order, locations from the switches, flows adopted."""
+        objects = list(self.intent.values())
+        chooser.shuffle(objects)
+        # Where a pod has ports on two switches, the newest one counts; only the old process saw which that is.
+        order = sorted(self.nodes.values(), key=lambda node: node.name)
+        self.model = Model()
+        self.model.apply(objects)
+        for node in order:
+            ports = [(number, name, True) for number, name in node.switch.ports.items()]
+            self.model.switch_ports(node.switch.datapath_id, ports)
+        for node in order:
+            node.program = SwitchProgram(self.model, node.switch.datapath_id, self.settings)
+            self._send(node, node.program.adopt(node.switch.dump(), self.clock.now))
+
+    def restart_switch(self, host: str) -> None:
+        """The host's switch restarts with empty tables, without connections, and connects again."""
+        node = self.nodes[host]
+        node.switch.power_cycle()
+        self._connect(node)
+
+    # -- pods --------------------------------------------------------------------------------------------------
+
+    def plug(self, pod: Pod, host: str) -> None:
+        """The pod's port appears on a host."""
+        node = self.nodes[host]
+        number, node.next_port = node.next_port, node.next_port + 1
+        node.switch.ports[number] = pod.port_name
+        self._refresh(self.model.port_seen(node.switch.datapath_id, number, pod.port_name, True))
+
+    def unplug(self, pod: Pod, host: str) -> None:
+        """The pod's port goes away."""
+        node, number = self.port(pod, host)
+        del node.switch.ports[number]
+        self._refresh(self.model.port_gone(node.switch.datapath_id, number))
+
+    def move(self, pod: Pod, source: str, target: str) -> None:
+        """The pod moves: its new port appears, then the old one goes."""
+        self.plug(pod, target)
+        self.unplug(pod, source)
+
+    def port(self, pod: Pod, host: str | None = None) -> tuple[Node, int]:
+        """Where the pod's port is; with several, the newest."""
+        found = [
+            (node, number)
+            for node in self.nodes.values()
+            if host in (None, node.name)
+            for number, name in node.switch.ports.items()
+            if name == pod.port_name
+        ]
+        if not found:
+            raise LookupError(f"{pod.key} has no port" + (f" on {host}" if host else ""))
+        return found[-1]
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass: flows age, exports end."""
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            expiry = self.model.next_expiry(self.clock.now)
+            due = min([end, *([expiry] if expiry else []), *(n.switch.next_expiry() for n in self.nodes.values())])
+            since, self.clock.now = self.clock.now, max(due, self.clock.now)
+            for node in self.nodes.values():
+                node.switch.age()
+                self._settle(node)
+            self._refresh(self.model.expired(since, self.clock.now))
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def send(self, pod: Pod, packet: Packet) -> list[Delivery]:
+        """Send a packet as the pod; returns who received what. Ethernet addresses are filled in when zero."""
+        node, number = self.port(pod)
+        packet = packet.copy()
+        packet.eth_src = packet.eth_src or int.from_bytes(pod.mac, "big")
+        packet.eth_dst = packet.eth_dst or VIRTUAL_MAC
+        return self.inject(node, number, packet)
+
+    def inject(self, node: Node, port: int, packet: Packet, tunnel: dict[str, int] | None = None) -> list[Delivery]:
+        """Let a packet arrive at a port; returns everything that pods received because of it."""
+        self.trace = []
+        deliveries: list[Delivery] = []
+        waiting: deque[tuple[Node, Callable[[], tuple[list[Outcome], list[str]]]]] = deque()
+        waiting.append((node, lambda: node.switch.receive(packet, port, tunnel)))
+        for _ in range(50):
+            if not waiting:
+                return deliveries
+            here, event = waiting.popleft()
+            outcomes, trace = event()
+            self.trace += trace
+            for outcome in outcomes:
+                match outcome:
+                    case Asked(message):
+                        self._ask(here, message, waiting)
+                    case Emission():
+                        self._carry(here, outcome, deliveries, waiting)
+        raise AssertionError("a packet went round in circles:\n" + "\n".join(self.trace))
+
+    def _ask(self, node: Node, message: m.PacketIn, waiting: deque) -> None:  # type: ignore[type-arg]
+        node.asked[f"table {message.table}"] += 1
+        answer = node.program.packet_in(message, self.clock.now)
+        self.trace.append(f"{node.name}: asked {message.fields} -> {answer.kind.name}, {len(answer.commands)} commands")
+        self._send(node, answer.commands)
+        if answer.packet_out is not None:
+            out = answer.packet_out
+            waiting.append((node, lambda: node.switch.packet_out(out)))
+
+    def _carry(self, node: Node, emission: Emission, deliveries: list[Delivery], waiting: deque) -> None:  # type: ignore[type-arg]
+        name = node.switch.ports[emission.port]
+        if name != TUNNEL_PORT:
+            deliveries.append(Delivery(name, emission.packet))
+            return
+        target = next((n for n in self.nodes.values() if n.vtep == emission.tun_dst), None)
+        self.trace.append(f"{node.name}: tunnel to {target.name if target else hex(emission.tun_dst)}")
+        if target is not None:
+            number = next(number for number, name in target.switch.ports.items() if name == TUNNEL_PORT)
+            outer = {"tun_id": emission.tun_id, "tun_src": node.vtep, "tun_dst": emission.tun_dst}
+            waiting.append((target, lambda: target.switch.receive(emission.packet, number, outer)))
+
+    def asked(self) -> int:
+        """How many packets went to the controller so far, from all hosts."""
+        return sum(node.asked.total() for node in self.nodes.values())
+
+    def resolve(self, pod: Pod, sender: int, target: int) -> int | None:
+        """The MAC address that ARP gives the pod for `target`; None without an answer."""
+        answers = self.send(pod, arp_request(int.from_bytes(pod.mac, "big"), sender, target))
+        if not answers:
+            return None
+        (answer,) = answers
+        reply = answer.packet
+        if answer.pod != pod.port_name or (reply.arp_op, reply.arp_spa, reply.arp_tpa) != (2, target, sender):
+            raise AssertionError(f"ARP for {target:#x} was answered wrongly: {answer}")
+        return reply.arp_sha
+
+
+@dataclass(slots=True)
+class Session:
+    """A connection from a pod to an address, as both ends see it.
+
+    `server` is the port name of the pod that received the first packet, None when nobody did.
+    """
+
+    fabric: Fabric
+    client: Pod
+    first: Packet
+    server: str | None = None
+    at_server: Packet | None = None
+
+    def forward(self, flags: int = ACK, payload: bytes = b"") -> list[Delivery]:
+        """Send another packet of the client."""
+        packet = self.first.copy()
+        packet.tcp_flags, packet.payload = (flags if packet.ip_proto == TCP else 0), payload
+        return self.fabric.send(self.client, packet)
+
+    def backward(self, server: Pod, flags: int = ACK, payload: bytes = b"") -> list[Delivery]:
+        """Send what the server would answer to what it saw."""
+        assert self.at_server is not None
+        return self.fabric.send(server, reply_to(self.at_server, flags, payload))
+
+    def came_back(self, deliveries: list[Delivery]) -> bool:
+        """Whether exactly the client received an answer, from the address and port it had asked."""
+        if len(deliveries) != 1 or deliveries[0].pod != self.client.port_name:
+            return False
+        got, sent = deliveries[0].packet, self.first
+        return (got.ip_proto, got.ipv4_src, got.src_port, got.ipv4_dst, got.dst_port, got.icmp_id) == (
+            sent.ip_proto, sent.ipv4_dst, sent.dst_port, sent.ipv4_src, sent.src_port, sent.icmp_id,
+        )  # fmt: skip
+
+
+def open_session(fabric: Fabric, client: Pod, source: int, target: int, protocol: int, sport: int, port: int) -> Session:
+    """Send the first packet of a connection and see who receives it."""
+    first = {
+        TCP: lambda: tcp(source, sport, target, port, SYN),
+        UDP: lambda: udp(source, sport, target, port, b"question"),
+    }.get(protocol, lambda: echo(source, target, sport))()
+    session = Session(fabric, client, first)
+    deliveries = fabric.send(client, first)
+    if len(deliveries) > 1:
+        raise AssertionError(f"one packet was delivered {len(deliveries)} times: {deliveries}")
+    if deliveries:
+        session.server, session.at_server = deliveries[0].pod, deliveries[0].packet
+    return session
