@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matches on the wire: OXM fields (OpenFlow 1.5 section 7.2.3, ovs-fields(7)) to and from `pipeline.messages.Match`.
+
+Written by hand rather than left to the codec: a flow read back must have exactly the key of the flow that was sent.
+Open vSwitch reports register pairs as one `xreg` field, other programs may use `xxreg`, and a field that the pipeline
+does not know must survive a round trip so that the flow can be deleted. Every length is checked here.
+"""
+
+from __future__ import annotations
+
+import re
+from struct import Struct, unpack_from
+
+from ..pipeline.fields import ALL
+from ..pipeline.messages import Match
+from .guard import Violation
+
+
+OXM_BASIC = 0x8000
+OXM_REGISTERS = 0x8001
+NXM_0 = 0x0000
+NXM_1 = 0x0001
+OXM_EXPERIMENTER = 0xFFFF
+
+# name: (OXM class, field number)
+_NUMBERS: dict[str, tuple[int, int]] = {
+    "in_port": (OXM_BASIC, 0),
+    "eth_dst": (OXM_BASIC, 3),
+    "eth_src": (OXM_BASIC, 4),
+    "eth_type": (OXM_BASIC, 5),
+    "ip_proto": (OXM_BASIC, 10),
+    "ipv4_src": (OXM_BASIC, 11),
+    "ipv4_dst": (OXM_BASIC, 12),
+    "tcp_src": (OXM_BASIC, 13),
+    "tcp_dst": (OXM_BASIC, 14),
+    "udp_src": (OXM_BASIC, 15),
+    "udp_dst": (OXM_BASIC, 16),
+    "sctp_src": (OXM_BASIC, 17),
+    "sctp_dst": (OXM_BASIC, 18),
+    "icmpv4_type": (OXM_BASIC, 19),
+    "icmpv4_code": (OXM_BASIC, 20),
+    "arp_op": (OXM_BASIC, 21),
+    "arp_spa": (OXM_BASIC, 22),
+    "arp_tpa": (OXM_BASIC, 23),
+    "arp_sha": (OXM_BASIC, 24),
+    "arp_tha": (OXM_BASIC, 25),
+    "ipv6_src": (OXM_BASIC, 26),
+    "ipv6_dst": (OXM_BASIC, 27),
+    "tun_id": (OXM_BASIC, 38),
+    "ip_frag": (NXM_1, 26),
+    "tun_src": (NXM_1, 31),
+    "tun_dst": (NXM_1, 32),
+    "ct_state": (NXM_1, 105),
+    "ct_zone": (NXM_1, 106),
+    "ct_mark": (NXM_1, 107),
+    "ct_proto": (NXM_1, 119),
+    "ct_ipv4_src": (NXM_1, 120),
+    "ct_ipv4_dst": (NXM_1, 121),
+    "ct_ipv6_src": (NXM_1, 122),
+    "ct_ipv6_dst": (NXM_1, 123),
+    "ct_tp_src": (NXM_1, 124),
+    "ct_tp_dst": (NXM_1, 125),
+    **{f"reg{number}": (NXM_1, number) for number in range(16)},
+}
+HEADERS: dict[str, tuple[int, int]] = {
+    field.name: (_NUMBERS[field.name][0] << 16 | _NUMBERS[field.name][1] << 9, field.bits // 8) for field in ALL
+}
+"""Per field: its OXM header without length and mask bit, and its length in bytes."""
+
+_NAMES: dict[int, str] = {header: name for name, (header, _) in HEADERS.items()}
+_XREG = {OXM_REGISTERS << 16 | number << 9: (2 * number, 2) for number in range(8)}
+_XXREG = {NXM_1 << 16 | (111 + number) << 9: (4 * number, 4) for number in range(4)}
+_WIDE = {**_XREG, **_XXREG}
+_FOREIGN = re.compile(r"oxm_([0-9a-f]{8})(?:_([0-9a-f]{8}))?_(\d+)")
+_HEADER = Struct("!I")
+_MATCH = Struct("!HH")
+
+
+def header(name: str, *, masked: bool = False) -> int:
+    """The 32-bit OXM header of a field of the pipeline."""
+    base, size = HEADERS[name]
+    return base | 0x100 | size * 2 if masked else base | size
+
+
+def encode_term(name: str, value: int, mask: int) -> bytes:
+    """One OXM field. A mask that covers the whole field is left out, as Open vSwitch does."""
+    if name not in HEADERS:
+        return _encode_foreign(name, value, mask)
+    base, size = HEADERS[name]
+    if mask == (1 << size * 8) - 1:
+        return _HEADER.pack(base | size) + value.to_bytes(size, "big")
+    return _HEADER.pack(base | 0x100 | size * 2) + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
+
+
+def _encode_foreign(name: str, value: int, mask: int) -> bytes:
+    found = _FOREIGN.fullmatch(name)
+    if found is None:
+        raise KeyError(f"unknown match field {name!r}")
+    base, experimenter, size = int(found[1], 16), found[2], int(found[3])
+    vendor = bytes.fromhex(experimenter) if experimenter else b""
+    if mask == (1 << size * 8) - 1:
+        return _HEADER.pack(base | len(vendor) + size) + vendor + value.to_bytes(size, "big")
+    body = value.to_bytes(size, "big") + mask.to_bytes(size, "big")
+    return _HEADER.pack(base | 0x100 | len(vendor) + size * 2) + vendor + body
+
+
+def encode_match(matching: Match) -> bytes:
+    """A whole ofp_match, padded to a multiple of 8 bytes."""
+    body = b"".join(encode_term(*term) for term in matching)
+    length = 4 + len(body)
+    return _MATCH.pack(1, length) + body + bytes(-length % 8)
+
+
+def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
+    """Read the ofp_match at `offset`; returns it and the offset after its padding.
+
+    Raises:
+        Violation: a length leads out of the match or out of `end`.
+    """
+    if offset + 4 > end:
+        raise Violation("the match is cut short")
+    kind, length = unpack_from("!HH", data, offset)
+    after = offset + length + -length % 8
+    if kind != 1:
+        raise Violation(f"match type {kind} instead of 1 (OXM)")
+    if length < 4 or after > end:
+        raise Violation(f"match length {length} does not fit its message")
+    terms: dict[str, tuple[int, int]] = {}
+    position, stop = offset + 4, offset + length
+    while position < stop:
+        position = _decode_term(data, position, stop, terms)
+    return tuple((name, value, mask) for name, (value, mask) in sorted(terms.items())), after
+
+
+def _decode_term(data: bytes, position: int, stop: int, terms: dict[str, tuple[int, int]]) -> int:
+    if position + 4 > stop:
+        raise Violation("an OXM header is cut short")
+    head = int.from_bytes(data[position : position + 4], "big")
+    length = head & 0xFF
+    start = position + 4
+    after = start + length
+    if after > stop:
+        raise Violation(f"OXM length {length} leads out of its match")
+    vendor = ""
+    if head >> 16 == OXM_EXPERIMENTER:
+        if length < 4:
+            raise Violation(f"OXM length {length} is too short for an experimenter field")
+        vendor = data[start : start + 4].hex()
+        start += 4
+    masked = bool(head & 0x100)
+    size, odd = divmod(after - start, 2) if masked else (after - start, 0)
+    if odd or size == 0:
+        raise Violation(f"OXM length {length} is impossible")
+    full = (1 << size * 8) - 1
+    value = int.from_bytes(data[start : start + size], "big")
+    mask = int.from_bytes(data[start + size : after], "big") if masked else full
+    if mask:
+        _add_term(head & 0xFFFFFE00, vendor, size, value & mask, mask, terms)
+    return after
+
+
+def _add_term(
+    base: int, vendor: str, size: int, value: int, mask: int, terms: dict[str, tuple[int, int]]
+) -> None:
+    name = _NAMES.get(base)
+    if name is not None:
+        if size != HEADERS[name][1]:
+            raise Violation(f"{name} is {size} bytes long instead of {HEADERS[name][1]}")
+        parts = [(name, value, mask)]
+    elif base in _WIDE:
+        first, count = _WIDE[base]
+        if size != count * 4:
+            raise Violation(f"a register field is {size} bytes long instead of {count * 4}")
+        shifts = [(f"reg{first + index}", 32 * (count - 1 - index)) for index in range(count)]
+        parts = [(reg, value >> shift & 0xFFFFFFFF, mask >> shift & 0xFFFFFFFF) for reg, shift in shifts]
+    else:
+        experimenter = f"_{vendor}" if vendor else ""
+        parts = [(f"oxm_{base:08x}{experimenter}_{size}", value, mask)]
+    for part, bits, cover in parts:
+        if not cover:
+            continue
+        old_bits, old_cover = terms.get(part, (0, 0))
+        if old_cover & cover:
+            raise Violation(f"{part} occurs twice")
+        terms[part] = (old_bits | bits, old_cover | cover)

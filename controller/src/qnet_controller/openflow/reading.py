@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read without the codec: packets, removed flows, and the dumps that adoption compares.
+
+These carry matches (see `oxm`), come in numbers, or hold actions that nobody needs to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import cast
+
+from ..pipeline.messages import FlowKey, FlowRemoved, InstalledFlow, Match, PacketIn
+from ..pipeline.tables import Table
+from . import oxm
+from .guard import elements
+
+_PACKET_IN = Struct("!IHBBQ")
+_FLOW_REMOVED = Struct("!BBHHHQ")
+_FLOW_DESC = Struct("!HxxBxHHHHHQ")
+
+_TABLES: dict[int, Table] = {int(table): table for table in Table}
+HIGHEST_METER = 0xFFFF0000
+
+
+def key(table: int, priority: int, matching: Match) -> FlowKey:
+    """The key of a flow. A table that the pipeline does not have stays a bare number."""
+    return (_TABLES.get(table) or cast(Table, table), priority, matching)
+
+
+def packet_in(data: bytes) -> PacketIn:
+    """PACKET_IN: table, packet and pipeline fields."""
+    _, _, _, table, _ = _PACKET_IN.unpack_from(data, 8)
+    matching, after = oxm.decode_match(data, 24, len(data))
+    return PacketIn(table, data[after + 2 :], {name: value for name, value, _ in matching})
+
+
+def flow_removed(data: bytes) -> FlowRemoved:
+    """FLOW_REMOVED."""
+    table, reason, priority, _, _, cookie = _FLOW_REMOVED.unpack_from(data, 8)
+    matching, _ = oxm.decode_match(data, 32, len(data))
+    return FlowRemoved(key(table, priority, matching), cookie, reason)
+
+
+def flows(data: bytes) -> Iterator[InstalledFlow]:
+    """One part of a flow description."""
+    for offset, length in elements(data, 16, len(data), what="flow", smallest=40, length_at=0):
+        _, table, priority, _, _, _, _, cookie = _FLOW_DESC.unpack_from(data, offset)
+        matching, _ = oxm.decode_match(data, offset + 24, offset + length)
+        yield InstalledFlow(key(table, priority, matching), cookie)
+
+
+def groups(data: bytes) -> Iterator[int]:
+    """The group ids in one part of group statistics (descriptions of large groups exceed a message)."""
+    for offset, _ in elements(data, 16, len(data), what="group", smallest=40, length_at=0):
+        yield int.from_bytes(data[offset + 4 : offset + 8], "big")
+
+
+def meters(data: bytes) -> Iterator[int]:
+    """The meter ids in one part of a meter description; the virtual meters of a switch are left out."""
+    for offset, _ in elements(data, 16, len(data), what="meter", smallest=8, length_at=0):
+        number = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        if number <= HIGHEST_METER:
+            yield number
