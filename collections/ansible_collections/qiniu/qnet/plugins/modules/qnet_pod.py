@@ -115,6 +115,7 @@ options:
   purge:
     description:
       - With O(state=present), also detach every pod of this host that is not listed in O(pods). They stay declared.
+      - With O(state=declared), also remove every pod that is not listed in O(pods) from the intent database.
       - Ports of the bridge that are no pod's are left alone.
     type: bool
     default: false
@@ -340,15 +341,20 @@ class PodModule:
         ]
         if missing:
             raise _model.IntentRefused(missing)
-        return self._with_paths(_pods.plan_pods, have, [self._wish(have, pod) for pod in self.asked])
+        wishes = [self._wish(have, pod) for pod in self.asked]
+        purge = self.options["purge"] and self.options["state"] == "declared"
+        services = {pod.service_key for pod in have["pod"].values()} if purge else None
+        return self._with_paths(_pods.plan_pods, have, wishes, purge_services=services)
 
     def _plan_removal(self, have: _model.State) -> _plan.Plan:
         return self._with_paths(_pods.plan_removal, have, [_split(pod["name"]) for pod in self.asked])
 
-    def _with_paths(self, plan: t.Callable[..., _plan.Plan], have: _model.State, wishes: list[Options]) -> _plan.Plan:
+    def _with_paths(
+        self, plan: t.Callable[..., _plan.Plan], have: _model.State, wishes: list[Options], **options: t.Any
+    ) -> _plan.Plan:
         """Plan, with problems that begin with the options of this module."""
         try:
-            return plan(have, wishes, path="pods")
+            return plan(have, wishes, path="pods", **options)
         except _model.IntentRefused as refused:
             if self.path:
                 raise
@@ -368,8 +374,8 @@ class PodModule:
                     f"{self._at(index, 'service')}: service {service!r} and pod {pod['name']!r} are of different groups: "
                     "a pod belongs to a service of its own group"
                 )
-        if self.options["purge"] and (self.options["state"] != "present" or not self.path):
-            faults.append("purge: works with state=present and the list pods, which says what stays")
+        if self.options["purge"] and (self.options["state"] not in ("present", "declared") or not self.path):
+            faults.append("purge: works with state=present or declared and the list pods, which says what stays")
         if faults:
             raise _model.IntentRefused(faults)
 
