@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running fleet in the lab, as the tests see it: plays on it, commands on its hosts and in its pods, its metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROBE = Path(__file__).with_name("probe.py")
+PROBE_ON_HOST = "/run/qnet-e2e-probe.py"
+METRICS = "http://127.0.0.1:9680/metrics"
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as it is attached: `group/pod`, its host and its IPv4 address."""
+
+    name: str
+    host: str
+    address: str
+
+    @property
+    def namespace(self) -> str:
+        """Its network namespace on the host."""
+        return self.name.replace("/", ".")
+
+
+@dataclass(frozen=True)
+class Play:
+    """The outcome of a playbook: exit status, output, and (ok, changed, unreachable, failed) by host."""
+
+    status: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, tuple[int, int, int, int]]:
+        """The last lines of the output, by host."""
+        return {row[0]: (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in RECAP.findall(self.output)}
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Changed tasks by host, where there are any."""
+        return {host: row[1] for host, row in self.recap.items() if row[1]}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The lab called `name`, which is up."""
+
+    name: str
+
+    # -- plays -------------------------------------------------------------------------------------------------
+
+    @property
+    def hosts_file(self) -> Path:
+        """The inventory of the lab's hosts."""
+        return ROOT / ".lab" / self.name / "hosts.yml"
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Host names by Ansible group."""
+        children = yaml.safe_load(self.hosts_file.read_text())["all"]["children"]
+        return {group: sorted(children[group]["hosts"]) for group in ("controllers", "switches")}
+
+    def try_play(self, playbook: str, inventory: str | Path, *arguments: str, **variables: object) -> Play:
+        """Run a playbook with `inventories/<inventory>` (or a path) on the lab, with extra variables."""
+        command = [
+            "ansible-playbook", f"playbooks/{playbook}.yml",
+            "-i", str(ROOT / "inventories" / inventory), "-i", str(self.hosts_file),
+            "-e", json.dumps(variables), *arguments,
+        ]  # fmt: skip
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        return Play(done.returncode, done.stdout + done.stderr)
+
+    def play(self, playbook: str, inventory: str | Path, *arguments: str, **variables: object) -> Play:
+        """As try_play, but the test fails when the play does."""
+        done = self.try_play(playbook, inventory, *arguments, **variables)
+        assert done.status == 0, f"{playbook}.yml failed:\n{done.output[-6000:]}"
+        return done
+
+    # -- hosts and pods ----------------------------------------------------------------------------------------
+
+    def run(self, host: str, *command: str, check: bool = True) -> str:
+        """Run a command on a host and return its output."""
+        done = subprocess.run(self._argv(host, *command), capture_output=True, text=True, timeout=120, check=False)
+        assert not check or done.returncode == 0, f"{host}: {' '.join(command)}: {done.stderr.strip()}"
+        return done.stdout.strip()
+
+    def _argv(self, host: str, *command: str) -> list[str]:
+        return ["podman", "--runtime", "runc", "exec", "--interactive", f"{self.name}-{host}", *command]
+
+    def install_probe(self) -> None:
+        """Put the probe on every host with pods."""
+        for host in self.groups["switches"]:
+            argv = self._argv(host, "sh", "-c", f"cat >{PROBE_ON_HOST}")
+            subprocess.run(argv, input=PROBE.read_bytes(), check=True, capture_output=True, timeout=60)
+
+    def pods(self) -> dict[str, Pod]:
+        """All attached pods by name, read from the hosts themselves."""
+        found = {}
+        for host in self.groups["switches"]:
+            for namespace in self.run(host, "sh", "-c", "ls /run/netns 2>/dev/null || true").split():
+                shown = self.run(
+                    host, "ip", "-n", namespace, "-json", "-4", "address", "show", "dev", "eth0", check=False
+                )
+                rows = [row for row in json.loads(shown or "[]") if row]
+                if rows and "." in namespace:
+                    pod = Pod(namespace.replace(".", "/", 1), host, rows[0]["addr_info"][0]["local"])
+                    found[pod.name] = pod
+        return found
+
+    def probe(self, pod: Pod, *arguments: object) -> Any:
+        """Run the probe in a pod to its end and return what it printed, parsed."""
+        with self.probing(pod, *arguments) as probe:
+            return probe.result()
+
+    @contextmanager
+    def probing(self, pod: Pod, *arguments: object) -> Iterator[Probe]:
+        """Run the probe in a pod while the block runs; `serve-…`, `load` and `hold` have begun when it starts."""
+        words = ["ip", "netns", "exec", pod.namespace, "python3", "-u", PROBE_ON_HOST, *map(str, arguments)]
+        argv = self._argv(pod.host, *words)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            probe = Probe(process, " ".join([pod.name, *map(str, arguments)]))
+            try:
+                if arguments[0] != "ask":
+                    probe.wait_until_ready()
+                yield probe
+            finally:
+                process.terminate()
+
+    # -- controllers -------------------------------------------------------------------------------------------
+
+    def metrics(self, controller: str) -> dict[str, float]:
+        """The metrics of a controller: `name{labels}` -> value."""
+        script = (
+            "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9680/metrics', timeout=5).read().decode())"
+        )
+        lines = self.run(controller, "python3", "-c", script).splitlines()
+        rows = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in rows}
+
+    def total(self, metric: str) -> float:
+        """The sum of a metric over its labels and all controllers."""
+        return sum(
+            value
+            for controller in self.groups["controllers"]
+            for name, value in self.metrics(controller).items()
+            if name.partition("{")[0] == metric
+        )
+
+
+@dataclass
+class Probe:
+    """A probe that runs in a pod."""
+
+    process: subprocess.Popen[str]
+    what: str
+
+    def wait_until_ready(self) -> None:
+        """Return when the probe has said `ready`."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == "ready\n", f"{self.what}: {line}{self._errors()}"
+
+    def result(self) -> Any:
+        """Wait for the probe's end and return what it printed last."""
+        output, errors = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0, f"{self.what}: {errors}"
+        return json.loads(output.splitlines()[-1])
+
+    def _errors(self) -> str:
+        self.process.kill()
+        return self.process.communicate()[1]
+
+
+def eventually(check: Any, seconds: float, what: str) -> None:
+    """Call `check` until it returns something true, for at most `seconds`."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.1)

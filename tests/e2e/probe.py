@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fleet tests run inside pods: small servers and clients that say what they saw, as JSON. Stdlib only.
+
+Every server and client ends by itself after its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import threading
+import time
+
+TIMEOUT_SECONDS = 2.0
+
+
+def serve_tcp(name: str, port: int, seconds: float) -> None:
+    """Greet each connection with a line `name peer-address peer-port`, then send back every byte."""
+
+    def talk(connection: socket.socket, peer: tuple[str, int]) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(f"{name} {peer[0]} {peer[1]}\n".encode())
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    with socket.create_server(("0.0.0.0", port), backlog=512) as server:
+        server.settimeout(0.5)
+        print("ready", flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                connection, peer = server.accept()
+                connection.settimeout(seconds)
+                threading.Thread(target=talk, args=(connection, peer), daemon=True).start()
+
+
+def serve_udp(name: str, port: int, seconds: float) -> None:
+    """Answer each datagram with `name peer-address peer-port`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", port))
+        server.settimeout(0.5)
+        print("ready", flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                _, peer = server.recvfrom(4096)
+                server.sendto(f"{name} {peer[0]} {peer[1]}".encode(), peer)
+
+
+def ask_tcp(address: str, port: int) -> str:
+    """Connect, and return the greeting of serve_tcp."""
+    with socket.create_connection((address, port), TIMEOUT_SECONDS) as connection:
+        connection.settimeout(TIMEOUT_SECONDS)
+        return connection.makefile("r").readline().strip()
+
+
+def ask_udp(address: str, port: int) -> str:
+    """Send one datagram, and return the answer of serve_udp."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(TIMEOUT_SECONDS)
+        client.connect((address, port))
+        client.send(b"?")
+        return client.recv(4096).decode()
+
+
+def ask(protocol: str, address: str, port: int, times: int) -> dict[str, object]:
+    """Ask `times` times; answers are [name, own address as seen there], errors are their text."""
+    asking = {"tcp": ask_tcp, "udp": ask_udp}[protocol]
+    answers, errors = [], []
+    for _ in range(times):
+        try:
+            answers.append(asking(address, port).split()[:2])
+        except OSError as error:
+            errors.append(str(error) or type(error).__name__)
+    return {"answers": answers, "errors": errors}
+
+
+def load(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
+    """Ask over a new connection every `every` seconds.
+
+    Returns rows of [when (Unix seconds), name or null, error or null].
+    """
+    rows: list[tuple[float, str | None, str | None]] = []
+    print("ready", flush=True)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        when = time.time()
+        try:
+            rows.append((when, ask_tcp(address, port).split()[0], None))
+        except (OSError, IndexError) as error:
+            rows.append((when, None, str(error) or type(error).__name__))
+        time.sleep(max(0.0, every - (time.monotonic() - began)))
+    return {"rows": rows}
+
+
+def hold(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
+    """Keep one connection, send a numbered line every `every` seconds and read it back, whatever time that takes.
+
+    Returns the server's greeting, the number of lines that came back in order, and the longest wait for one (seconds).
+    """
+    longest, lines = 0.0, 0
+    with socket.create_connection((address, port), TIMEOUT_SECONDS) as connection:
+        connection.settimeout(seconds)
+        stream = connection.makefile("rw")
+        greeting = stream.readline().strip()
+        print("ready", flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic()
+            stream.write(f"{lines}\n")
+            stream.flush()
+            if stream.readline() != f"{lines}\n":
+                raise ConnectionError(f"line {lines} did not come back")
+            lines += 1
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(every)
+    return {"greeting": greeting, "lines": lines, "longest": longest}
+
+
+def main(argv: list[str]) -> None:
+    """Entry point: `probe.py VERB ARGUMENT...`."""
+    verb, *rest = argv
+    if verb == "serve-tcp":
+        serve_tcp(rest[0], int(rest[1]), float(rest[2]))
+    elif verb == "serve-udp":
+        serve_udp(rest[0], int(rest[1]), float(rest[2]))
+    elif verb == "ask":
+        print(json.dumps(ask(rest[0], rest[1], int(rest[2]), int(rest[3]))))
+    elif verb == "load":
+        print(json.dumps(load(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
+    elif verb == "hold":
+        print(json.dumps(hold(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
+    else:
+        sys.exit(f"unknown verb {verb}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
