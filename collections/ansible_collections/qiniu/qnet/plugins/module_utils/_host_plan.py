@@ -12,9 +12,10 @@ import ipaddress
 import typing as t
 
 INTERFACE = "eth0"
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 ADDRESS_GENERATION_NONE = "1"  # net.ipv6.conf.*.addr_gen_mode: no link-local address
 
-Tree = t.Dict[str, t.Any]
+Tree = dict[str, t.Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Attachment:
     """What one pod needs on its host.
 
     ``addresses`` carry their prefix length, such as ``10.10.0.7/16``. ``owned`` says whether the namespace is ours to
-    make and to remove. ``transmit_checksum`` is False on the userspace datapath, which delivers packets unfinished otherwise.
+    make and to remove. ``transmit_checksum`` is False on the userspace datapath, which delivers packets without it.
     """
 
     pod: str
@@ -38,14 +39,17 @@ class Attachment:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is there for one pod: items of ``ip -j``, and settings that ``ip`` does not show."""
+    """What is there for one pod: items of ``ip -j``, and settings that ``ip`` does not show.
+
+    ``routes`` are pairs of IP version and item.
+    """
 
     namespace: bool = False
     host_link: Tree | None = None
     host_settings: dict[str, str | None] = dataclasses.field(default_factory=dict)
     link: Tree | None = None
     settings: dict[str, str | None] = dataclasses.field(default_factory=dict)
-    routes: tuple[Tree, ...] = ()
+    routes: tuple[tuple[int, Tree], ...] = ()
     transmit_checksum: bool | None = None
 
     @property
@@ -119,7 +123,7 @@ def refusals(want: Attachment, facts: Facts) -> list[str]:
         )
     if facts.host_link and _kind(facts.host_link) != "veth":
         faults.append(
-            f"pod {want.pod}: {want.port_name} is an interface of this host of kind {_kind(facts.host_link) or 'hardware'}: "
+            f"pod {want.pod}: {want.port_name} is an interface of another kind on this host: "
             "the name belongs to the pod, rename that interface"
         )
     if want.mtu < 1280 and any(":" in address for address in want.addresses):
@@ -254,7 +258,7 @@ def _address_lines(want: set[str], have: set[str]) -> list[str]:
 
 
 def _default_routes(want: Attachment) -> list[str]:
-    return [f"{'::/0' if ':' in gateway else '0.0.0.0/0'} via {gateway}" for gateway in want.gateways]
+    return [f"{DEFAULT[6 if ':' in gateway else 4]} via {gateway}" for gateway in want.gateways]
 
 
 def _subnet_routes(want: Attachment) -> list[str]:
@@ -268,11 +272,10 @@ def _wanted_routes(want: Attachment) -> list[str]:
 def _present_routes(want: Attachment, facts: Facts) -> list[str]:
     """Default routes over the interface and those of the pod's subnets; other routes are the workload's business."""
     found = []
-    for route in facts.routes:
+    for version, route in facts.routes:
         if route.get("dev") != INTERFACE:
             continue
-        version = 6 if ":" in route.get("gateway", route.get("prefsrc", route["dst"])) else 4
-        destination = {4: "0.0.0.0/0", 6: "::/0"}[version] if route["dst"] == "default" else route["dst"]
+        destination = DEFAULT[version] if route["dst"] == "default" else route["dst"]
         text = f"{destination} via {route['gateway']}" if "gateway" in route else destination
         if route["dst"] == "default" or text in _subnet_routes(want):
             found.append(text)
@@ -280,11 +283,12 @@ def _present_routes(want: Attachment, facts: Facts) -> list[str]:
 
 
 def _route_line(route: str) -> str:
-    return f"route replace {route} dev {INTERFACE}" + ("" if " via " in route else " scope link")
+    return f"route replace {route} dev {INTERFACE}"
 
 
 def _wrong_route_lines(want: Attachment, facts: Facts) -> list[str]:
-    return [f"route delete {route} dev {INTERFACE}" for route in sorted(set(_present_routes(want, facts)) - set(_wanted_routes(want)))]
+    wrong = set(_present_routes(want, facts)) - set(_wanted_routes(want))
+    return [f"route delete {route} dev {INTERFACE}" for route in sorted(wrong)]
 
 
 def _route_lines(want: Attachment, facts: Facts, anew: bool) -> list[str]:

@@ -79,7 +79,7 @@ class Switchboard:
         tree = _vswitch.read(database)
         if bridge not in tree["bridges"]:
             raise HostRefused(
-                [f"bridge: there is no bridge {bridge!r} on this host: run the play that sets up the switch (site.yml) first"]
+                [f"bridge: this host has no bridge {bridge!r}: run the play that sets up switches (site.yml) first"]
             )
         self._ports: dict[str, Tree] = {
             name: {**port, "bridge": owner}
@@ -91,7 +91,8 @@ class Switchboard:
 
     def attached(self) -> dict[str, str]:
         """Port name to ``group/pod`` of every port on this host that says it is a pod's."""
-        return {name: port["external_ids"][POD_KEY] for name, port in self._ports.items() if POD_KEY in port["external_ids"]}
+        notes = {name: port["external_ids"] for name, port in self._ports.items()}
+        return {name: note[POD_KEY] for name, note in notes.items() if POD_KEY in note}
 
     def prepare(self, joining: t.Sequence[Joining]) -> list[_Job]:
         """Look at every pod and plan its steps; changes nothing.
@@ -150,7 +151,7 @@ class Switchboard:
                 faults.append(f"pod {item.pod}: {error}; run again when the cause is removed")
         errors = _vswitch.errors_by_interface(self._database)
         return faults + [
-            f"pod {job.joining.attachment.pod}: ovs-vswitchd does not take its port {job.port_name}: {errors[job.port_name]}"
+            f"pod {job.joining.attachment.pod}: ovs-vswitchd refuses its port {job.port_name}: {errors[job.port_name]}"
             for job in ready
             if job.port_name in errors
         ]
@@ -160,9 +161,10 @@ class Switchboard:
         steps = _host_plan.plan(want, facts)
         switch_port = self._switch_port(want.port_name)
         known = self._ports.get(want.port_name, {}).get("external_ids", {})
-        wanted_port = {"bridge": self._bridge, "external_ids": {**known, **item.external_ids}, "error": None}
+        external_ids = {**known, **item.external_ids}
+        wanted_port = {"bridge": self._bridge, "external_ids": external_ids, "error": None}
         return _Job(
-            Joining(want, wanted_port["external_ids"]),
+            Joining(want, external_ids),
             steps,
             {**_host_plan.present(want, facts), "switch_port": switch_port},
             {**_host_plan.wanted(want), "switch_port": wanted_port},
@@ -180,7 +182,7 @@ class Switchboard:
         return item.port_name in self._ports or item.port_name in links or namespace
 
     def _unplug(self, names: t.Sequence[str]) -> None:
-        """Take ports off their bridges and wait for it, so that ovs-vswitchd opens the new device behind the same name."""
+        """Take ports off their bridges and wait, so that ovs-vswitchd opens the new device behind the same name."""
         self._apply([(self._ports[name]["bridge"], {"name": name, "state": "absent"}) for name in names])
 
     def _connect(self, jobs: t.Sequence[_Job], leaving: t.Sequence[Leaving], check_mode: bool) -> None:
@@ -227,7 +229,7 @@ def _look_inside(facts: Facts) -> Facts:
         facts,
         link=links[0],
         settings=_settings(_host_plan.pod_settings()),
-        routes=tuple(_netns.show("route", "show") + _netns.show("-6", "route", "show")),
+        routes=tuple((version, route) for version in (4, 6) for route in _netns.show(f"-{version}", "route", "show")),
         transmit_checksum=_netns.transmit_checksum(_host_plan.INTERFACE),
     )
 

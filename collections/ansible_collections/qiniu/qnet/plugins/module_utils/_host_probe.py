@@ -19,7 +19,6 @@ import selectors
 import socket
 import struct
 import time
-import typing as t
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _netns
 

@@ -136,7 +136,7 @@ def batch(lines: t.Sequence[str]) -> None:
 
 
 def read_setting(path: str) -> str | None:
-    """A setting under ``/proc/sys`` as seen from the namespace of the calling thread, None when there is no such setting."""
+    """A setting under ``/proc/sys`` in the namespace of the calling thread, None when there is no such setting."""
     try:
         return pathlib.Path("/proc/sys", path).read_text(encoding="ascii").strip()
     except FileNotFoundError:

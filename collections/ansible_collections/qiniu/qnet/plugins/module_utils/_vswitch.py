@@ -59,7 +59,9 @@ TABLES = {
     "Controller": ["target", "max_backoff", "inactivity_probe", "connection_mode", "is_connected", "role"],
     "SSL": ["private_key", "certificate", "ca_cert"],
 }
-_CONTROLLER_COLUMNS = dict(zip(CONTROLLER_SETTINGS, ("max_backoff", "inactivity_probe", "connection_mode")))
+_CONTROLLER_COLUMNS = dict(
+    zip(CONTROLLER_SETTINGS, ("max_backoff", "inactivity_probe", "connection_mode"), strict=True)
+)
 _SSL_COLUMNS = {"private_key": "private_key", "certificate": "certificate", "ca_certificate": "ca_cert"}
 
 

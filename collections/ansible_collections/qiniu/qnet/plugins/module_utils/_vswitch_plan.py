@@ -13,7 +13,7 @@ A *tree* is the state of Open vSwitch on one host as plain data::
                                   "connection_mode": ..}},
          "ports": {NAME: {"type": .., "options": {..}, "other_config": {..}, "external_ids": {..}, "mtu": ..}}}}}
 
-An absent number or mode is None. ``plan(have, ask)`` gives the wanted tree; nothing is to be done when it equals ``have``.
+An absent number or mode is None. ``plan(have, ask)`` gives the wanted tree; when it equals ``have``, all is done.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import copy
 import re
 import typing as t
 
-Tree = t.Dict[str, t.Any]
+Tree = dict[str, t.Any]
 
 BOND = "bond"
 DATAPATH_ID_KEY = "datapath-id"
@@ -58,11 +58,11 @@ def check(ask: Tree) -> list[str]:
             faults += _check_once(f"{where}.name", port["name"], ports)
             if port["name"] == bridge["name"] and port.get("state") == "absent":
                 faults.append(
-                    f"{where}.state: 'absent' for the bridge's own port {port['name']!r}: a bridge cannot be without it; "
+                    f"{where}.state: 'absent' for the bridge's own port {port['name']!r}: a bridge always has it; "
                     "remove the bridge itself with state=absent"
                 )
     faults += [
-        f"{ports[name]}: {name!r} is the name of a bridge as well ({bridges[name]}): only that bridge can have this port"
+        f"{ports[name]}: {name!r} is also the name of a bridge ({bridges[name]}): only that bridge can have this port"
         for name in sorted(set(ports) & set(bridges))
         if not ports[name].startswith(bridges[name].removesuffix("name"))
     ]
@@ -74,7 +74,7 @@ def plan(have: Tree, ask: Tree) -> Tree:
 
     Args:
         have: the tree as it is; not modified.
-        ask: options of the module ``qnet_vswitch``. An omitted one (None) leaves things as they are, an empty one clears.
+        ask: options of the module ``qnet_vswitch``. An omitted one (None) leaves things alone, an empty one clears.
 
     Raises:
         Refused: what was asked cannot be done on this host.

@@ -11,11 +11,14 @@ module: qnet_pod
 short_description: Declare pods and attach them to the network on their host
 version_added: 0.1.0
 description:
-  - Declares pods in the intent database, with addresses allocated where none are given, and attaches them on the host that the
-    module runs on. Attaching makes the network namespace (or takes the one of a container), the pair of virtual interfaces, the
+  - Declares pods in the intent database, with addresses allocated where none are given, and attaches them on the
+    host that the
+    module runs on. Attaching makes the network namespace (or takes the one of a container), the pair of virtual
+    interfaces, the
     MAC address, addresses, default routes, MTU and offload settings, and the port on the integration bridge.
   - Takes one pod by its options, or many as a list; the ports of all pods of a call appear in one transaction.
-  - A pod that is attached only in part (an interrupted run, a namespace somebody changed, a removed interface) is repaired.
+  - A pod that is attached only in part (an interrupted run, a namespace somebody changed, a removed interface) is
+    repaired.
   - Network namespaces do not survive a reboot of the host. Running the play again attaches its pods again.
   - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
     namespace is taken apart.
@@ -44,14 +47,16 @@ options:
       - Needed when the pod is not declared yet.
     type: str
   addresses:
-    description: Addresses of the pod, inside the pod subnets of its network. One of each IP version is allocated when omitted.
+    description: Addresses of the pod, inside the pod subnets of its network. One of each IP version is allocated
+      when omitted.
     type: list
     elements: str
   mac:
     description: MAC address of the pod. It follows from the name of the pod when omitted.
     type: str
   weight:
-    description: Share of the new connections of its service, 0 to 65535, relative to the other pods. A new pod has 100.
+    description: Share of the new connections of its service, 0 to 65535, relative to the other pods. A new pod has
+      100.
     type: int
   draining:
     description: Whether the pod takes no new connections of its service. A new pod does.
@@ -63,7 +68,8 @@ options:
   namespace_path:
     description:
       - Path of an existing network namespace to attach, such as that of a container. It is neither made nor removed.
-      - Without this and O(pid), a namespace C(group.pod) is made under C(/run/netns), and removed when the pod is detached.
+      - Without this and O(pid), a namespace C(group.pod) is made under C(/run/netns), and removed when the pod is
+        detached.
     type: path
   pid:
     description: A process whose network namespace is attached, in place of O(namespace_path).
@@ -122,7 +128,8 @@ options:
   mtu:
     description:
       - MTU of the overlay on this host (that of the underlay less what the tunnel adds).
-      - The MTU of a pod is the smaller of this and that of its network. Needed for O(state=present) when the network has none.
+      - The MTU of a pod is the smaller of this and that of its network. Needed for O(state=present) when the network
+        has none.
     type: int
   bridge:
     description: The integration bridge.
@@ -233,6 +240,7 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.qiniu.qnet.plugins.module_utils import (
     _host_pods,
     _model,
@@ -277,7 +285,7 @@ ARGUMENTS: dict[str, t.Any] = {
 }
 KEY = re.compile(r"([^/\s]+)/([^/\s]+)")
 
-Options = t.Dict[str, t.Any]
+Options = dict[str, t.Any]
 
 
 class PodModule:
@@ -358,7 +366,9 @@ class PodModule:
         except _model.IntentRefused as refused:
             if self.path:
                 raise
-            raise _model.IntentRefused([text.removeprefix("pods[0]").lstrip(".: ") for text in refused.problems]) from None
+            raise _model.IntentRefused(
+                [text.removeprefix("pods[0]").lstrip(".: ") for text in refused.problems]
+            ) from None
 
     def _check_options(self) -> None:
         faults = []
@@ -371,7 +381,7 @@ class PodModule:
                 faults.append(f"{self._at(index, 'service')}: {service!r} is no service: write group/service")
             elif service is not None and service.split("/")[0] != pod["name"].split("/")[0]:
                 faults.append(
-                    f"{self._at(index, 'service')}: service {service!r} and pod {pod['name']!r} are of different groups: "
+                    f"{self._at(index, 'service')}: service {service!r} is not of the group of pod {pod['name']!r}: "
                     "a pod belongs to a service of its own group"
                 )
         if self.options["purge"] and (self.options["state"] not in ("present", "declared") or not self.path):
@@ -399,7 +409,9 @@ class PodModule:
             need = _pods.attachment(state, pod["name"])
             mtu = min((value for value in (self.options["mtu"], need["mtu"]) if value is not None), default=None)
             if mtu is None:
-                faults.append(f"mtu: pod {pod['name']}: network {need['network']} has no mtu either: give that of the overlay")
+                faults.append(
+                    f"mtu: pod {pod['name']}: network {need['network']} has none either: give that of the overlay"
+                )
                 continue
             attachment = Attachment(
                 pod=pod["name"],
@@ -430,7 +442,7 @@ class PodModule:
         return Leaving(pod["name"], _model.port_name_of(pod["name"]), _namespace(pod) if _is_owned(pod) else None)
 
     def _describe(self, state: _model.State, pod: Options) -> Options:
-        need = dict(_pods.attachment(state, pod["name"]))
+        need: Options = dict(_pods.attachment(state, pod["name"]))
         mtus = [value for value in (self.options["mtu"], need["mtu"]) if value is not None]
         return {
             "name": need.pop("pod"),

@@ -11,7 +11,8 @@ module: qnet_probe
 short_description: Find out with real packets what pods of this host reach
 version_added: 0.1.0
 description:
-  - Sends packets from the network namespaces of pods on this host to addresses, and returns for each whether it was reached.
+  - Sends packets from the network namespaces of pods on this host to addresses, and returns for each whether it was
+    reached.
   - Nothing has to listen at the other end. A TCP connection that is refused and a UDP packet that is answered with
     I(port unreachable) have reached their destination as much as those that are accepted.
   - All pods are asked at the same time, each for all of its targets at the same time.
@@ -40,7 +41,8 @@ options:
         type: str
         required: true
       namespace:
-        description: Name of its network namespace, or its path. The namespace that M(qiniu.qnet.qnet_pod) makes when omitted.
+        description: Name of its network namespace, or its path. The namespace that M(qiniu.qnet.qnet_pod) makes when
+          omitted.
         type: str
       targets:
         description: What to send to. O(targets) when omitted.
@@ -90,7 +92,8 @@ options:
   probes_per_second:
     description:
       - How many targets each pod begins to ask in a second.
-      - Packets that no flow exists for yet share a bounded rate to the controllers, so much more than that costs attempts.
+      - Packets that no flow exists for yet share a bounded rate to the controllers, so much more than that costs
+        attempts.
     type: int
     default: 200
   parallelism:
@@ -169,6 +172,7 @@ import ipaddress
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.qiniu.qnet.plugins.module_utils import _host_probe, _model, _netns
 
 TARGET: dict[str, t.Any] = {
@@ -194,7 +198,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "parallelism": {"type": "int", "default": 32},
 }
 
-Options = t.Dict[str, t.Any]
+Options = dict[str, t.Any]
 
 
 def namespace_of(source: Options) -> str:
@@ -213,7 +217,7 @@ def faults_of(options: Options) -> list[str]:
     for index, source in enumerate(options["probes"]):
         path = namespace_of(source)
         if not _netns.is_namespace(path):
-            faults.append(f"probes[{index}]: pod {source['pod']}: {path} is no network namespace: is the pod on this host?")
+            faults.append(f"probes[{index}]: pod {source['pod']}: {path} is no namespace: is the pod on this host?")
         faults += _target_faults(source["targets"] or [], f"probes[{index}].targets")
     return faults + _target_faults(options["targets"], "targets")
 
@@ -258,7 +262,7 @@ def run(options: Options) -> list[Options]:
     answers = _host_probe.probe_all(by_path, manner)
     return [
         _result(source["pod"], answer)
-        for source, part in zip(sources, parts)
+        for source, part in zip(sources, parts, strict=True)
         for answer in answers[namespace_of(source)][part]
     ]
 

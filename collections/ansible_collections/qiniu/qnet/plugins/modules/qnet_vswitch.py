@@ -11,12 +11,15 @@ module: qnet_vswitch
 short_description: Make the Open vSwitch of a host as described, in one transaction
 version_added: 0.1.0
 description:
-  - Takes the whole desired state of a host's Open vSwitch (bridges, their controllers and ports, keys and certificates,
-    global settings) and applies the difference in one transaction of the local C(Open_vSwitch) database. Either all of it is
+  - Takes the whole desired state of a host's Open vSwitch (bridges, their controllers and ports, keys and
+    certificates,
+    global settings) and applies the difference in one transaction of the local C(Open_vSwitch) database. Either all
+    of it is
     applied or nothing.
   - Bridges and ports that are not mentioned are left alone, so the ports of pods survive it.
   - An option that is omitted leaves things as they are; an empty one clears them.
-  - A module call fails when C(ovs-vswitchd) reports an error for a bridge or port that is mentioned, even when nothing was to be changed.
+  - A module call fails when C(ovs-vswitchd) reports an error for a bridge or port that is mentioned, even when
+    nothing was to be changed.
 author:
   - qnet contributors (@qnet)
 requirements:
@@ -25,7 +28,8 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: The database server carries out the transaction and throws it away, so what it would refuse is reported.
+    description: The database server carries out the transaction and throws it away, so what it would refuse is
+      reported.
   diff_mode:
     support: full
     description: Shows the bridges and ports that are mentioned, before and after.
@@ -40,7 +44,8 @@ options:
     default: []
     suboptions:
       name:
-        description: Name of the bridge, 1 to 15 characters. It is the name of its internal port and network interface as well.
+        description: Name of the bridge, 1 to 15 characters. It is the name of its internal port and network
+          interface as well.
         type: str
         required: true
       state:
@@ -56,7 +61,8 @@ options:
         choices: [system, netdev]
       fail_mode:
         description:
-          - What the bridge does without a controller. V(secure) goes on with the flows it has, V(standalone) becomes an ordinary switch.
+          - What the bridge does without a controller. V(secure) goes on with the flows it has, V(standalone) becomes
+            an ordinary switch.
           - An empty text clears it.
         type: str
         choices: [secure, standalone, ""]
@@ -66,7 +72,8 @@ options:
         elements: str
         choices: [OpenFlow10, OpenFlow11, OpenFlow12, OpenFlow13, OpenFlow14, OpenFlow15]
       datapath_id:
-        description: Identity of the bridge towards controllers, 16 hexadecimal digits. An empty text lets Open vSwitch choose.
+        description: Identity of the bridge towards controllers, 16 hexadecimal digits. An empty text lets Open
+          vSwitch choose.
         type: str
       other_config:
         description:
@@ -89,10 +96,12 @@ options:
             description: Longest time between two attempts to connect, at least 1000.
             type: int
           inactivity_probe_milliseconds:
-            description: Silence after which the connection is probed, and closed after the same time again. 0 switches it off.
+            description: Silence after which the connection is probed, and closed after the same time again. 0
+              switches it off.
             type: int
           connection_mode:
-            description: Whether the connection may run through the bridge itself (V(in-band)) or does not (V(out-of-band)).
+            description: Whether the connection may run through the bridge itself (V(in-band)) or does not
+              (V(out-of-band)).
             type: str
             choices: [in-band, out-of-band]
       ports:
@@ -113,11 +122,13 @@ options:
             default: present
           type:
             description:
-              - Type of the interface, such as V(system) (a network device that exists), V(internal), V(vxlan) or V(patch).
+              - Type of the interface, such as V(system) (a network device that exists), V(internal), V(vxlan) or
+                V(patch).
               - A new port without it is of type V(system).
             type: str
           options:
-            description: Options of the interface's type, such as C(remote_ip) and C(key); keys that are not given are removed.
+            description: Options of the interface's type, such as C(remote_ip) and C(key); keys that are not given
+              are removed.
             type: dict
           other_config:
             description: The column C(other_config) of the interface; keys that are not given are removed.
@@ -130,7 +141,8 @@ options:
             type: int
   ssl:
     description:
-      - Files of this host that Open vSwitch uses for C(ssl:) connections. All three, or none of them (V({})) to clear.
+      - Files of this host that Open vSwitch uses for C(ssl:) connections. All three, or none of them (V({})) to
+        clear.
       - The files are read by C(ovs-vswitchd); it notices by itself when their content changes.
     type: dict
     suboptions:
@@ -145,11 +157,13 @@ options:
         type: path
   other_config:
     description:
-      - Settings of the whole Open vSwitch. Keys that are given are set, one with the value null is removed, others are left alone.
+      - Settings of the whole Open vSwitch. Keys that are given are set, one with the value null is removed, others
+        are left alone.
     type: dict
   external_ids:
     description:
-      - Notes of the whole Open vSwitch, such as C(system-id). Keys that are given are set, one with the value null is removed,
+      - Notes of the whole Open vSwitch, such as C(system-id). Keys that are given are set, one with the value null
+        is removed,
         others are left alone.
     type: dict
   database:
@@ -158,7 +172,8 @@ options:
     default: unix:/run/openvswitch/db.sock
   wait_seconds:
     description:
-      - How long to wait until C(ovs-vswitchd) has applied the configuration. V(0) does not wait and does not look for errors.
+      - How long to wait until C(ovs-vswitchd) has applied the configuration. V(0) does not wait and does not look
+        for errors.
     type: int
     default: 30
 seealso:
@@ -231,7 +246,8 @@ vswitch:
         ports: {}
         protocols: [OpenFlow15]
 interface_errors:
-  description: Interface name to the error that C(ovs-vswitchd) reports, of all interfaces of the host, mentioned or not.
+  description: Interface name to the error that C(ovs-vswitchd) reports, of all interfaces of the host, mentioned or
+    not.
   returned: when not in check mode and O(wait_seconds) is not 0
   type: dict
   sample: {qnbf34dead9001: could not open network device qnbf34dead9001 (No such device)}
@@ -245,6 +261,7 @@ ovs_version:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.qiniu.qnet.plugins.module_utils import _vswitch
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import DatabaseError
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_plan import Refused
@@ -326,8 +343,8 @@ def _faults(bridges: list[dict[str, t.Any]], errors: dict[str, str], dead: list[
             continue
         if bridge["name"] in dead:
             faults.append(
-                f"bridge {bridge['name']}: ovs-vswitchd could not create its datapath: see its log; without the kernel module "
-                "'openvswitch' (modprobe openvswitch) only datapath_type=netdev works"
+                f"bridge {bridge['name']}: ovs-vswitchd could not create its datapath: see its log; "
+                "without the kernel module openvswitch (modprobe openvswitch) only datapath_type=netdev works"
             )
         names = [bridge["name"]] + [port["name"] for port in bridge["ports"] or [] if port["state"] == "present"]
         faults += [

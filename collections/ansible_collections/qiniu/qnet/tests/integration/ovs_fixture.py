@@ -149,7 +149,7 @@ class Intent:
         if not file.exists():
             subprocess.run(["ovsdb-tool", "create", file, QNET_SCHEMA], check=True)
         self._process = subprocess.Popen(
-            ["ovsdb-server", file, f"--remote=p{self.remote}", "--unixctl=none", "-vconsole:off", "--log-file=/dev/null"]
+            ["ovsdb-server", file, f"--remote=p{self.remote}", "--unixctl=none", "-vconsole:off"]
         )
         wait_until((self._directory / "qnet.sock").exists, 10)
         return self
