@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -55,11 +56,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             underlay_payload=args["underlay_payload"],
             has_file=lambda file: any(os.path.isfile(os.path.join(base, file)) for base in _bases(task_vars)),
         )
-        known = [name for name in schema["properties"] if name in task_vars]
-        inventory = {name: self._templar.template(task_vars[name]) for name in known}
+        fleet_wide = [name for name, about in schema["properties"].items() if about.get("x-scope") != "host"]
+        inventory = {name: self._templar.template(task_vars[name]) for name in fleet_wide if name in task_vars}
         problems = [
             *_unknown(task_vars, schema["properties"]),
             *shape_problems(schema, inventory),
+            *_host_problems(schema, set(fleet_wide), task_vars),
             *rule_problems(inventory, fleet),
         ]
         result |= {"changed": False, "errors": [problem.as_dict() for problem in problems]}
@@ -81,6 +83,16 @@ def _bases(task_vars: Mapping[str, Any]) -> Iterator[str]:
     """The directories that workload files are looked for in: those of the inventory's sources."""
     for source in task_vars.get("ansible_inventory_sources") or ():
         yield source if os.path.isdir(source) else os.path.dirname(source)
+
+
+def _host_problems(schema: Mapping[str, Any], fleet_wide: set[str], task_vars: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the variables of each host."""
+    names = set(schema["properties"]) - fleet_wide
+    for host in task_vars.get("groups", {}).get("all", ()):
+        variables = task_vars["hostvars"][host]
+        mine = {name: variables[name] for name in sorted(names & set(variables))}
+        for problem in shape_problems(schema, mine):
+            yield dataclasses.replace(problem, path=("hostvars", host, *problem.path))
 
 
 def _unknown(task_vars: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Problem]:

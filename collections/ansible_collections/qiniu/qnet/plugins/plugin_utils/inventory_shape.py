@@ -208,6 +208,11 @@ def _environment_name(text: str) -> None:
         raise FormatError("is set by qnet", "Remove it, or choose another name.")
 
 
+def _datapath_id(text: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{16}", text) or int(text, 16) == 0:
+        raise FormatError("is no datapath id (16 hex digits in lower case, not all 0)", "Correct it, or remove it.")
+
+
 _FORMATS: dict[str, Callable[[str], object]] = {
     "dns-label": _dns_label,
     "service-reference": _service_reference,
@@ -217,4 +222,5 @@ _FORMATS: dict[str, Callable[[str], object]] = {
     "command": _command,
     "environment-name": _environment_name,
     "timestamp": parse_timestamp,
+    "datapath-id": _datapath_id,
 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -83,3 +84,42 @@ def _pods(name: str, service: Mapping[str, Any], hosts: Sequence[str]) -> Iterat
         if service.get("workload"):
             placed["workload"] = service["workload"]
         yield placed
+
+
+def declarations(
+    pods: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]] | None = None, bare: bool = False
+) -> list[dict[str, Any]]:
+    """`pods` (from place) as the module qnet_pod takes them: without where they are and what runs in them.
+
+    With `known`, pods as qnet_pod_info returns them, a pod with a workload that does not take connections yet is
+    declared draining, because nothing may answer there yet. With `bare`, names only, for pods that are declared.
+    """
+    if bare:
+        return [{"name": pod["name"], "service": pod["service"]} for pod in pods]
+    taking = {f"{pod['group']}/{pod['name']}" for pod in known or () if pod["state"] == "active"}
+    return [
+        {
+            **{key: pod[key] for key in ("name", "service", "addresses", "weight") if key in pod},
+            "draining": pod["draining"] or (known is not None and "workload" in pod and pod["name"] not in taking),
+        }
+        for pod in pods
+    ]
+
+
+def workloads(pods: Sequence[Mapping[str, Any]], directory: str) -> list[dict[str, Any]]:
+    """The workloads of `pods` (from place) as the module qnet_workload takes them; their files are in `directory`."""
+    return [
+        {
+            "pod": pod["name"],
+            "command": pod["workload"]["command"],
+            "environment": {
+                **pod["workload"].get("environment", {}),
+                "QNET_POD": pod["name"],
+                "QNET_SERVICE": pod["service"],
+                "QNET_HOST": pod["host"],
+            },
+            "files": [posixpath.join(directory, posixpath.basename(file)) for file in pod["workload"].get("files", [])],
+        }
+        for pod in pods
+        if "workload" in pod
+    ]

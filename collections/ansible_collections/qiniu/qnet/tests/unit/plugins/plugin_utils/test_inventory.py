@@ -413,6 +413,12 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         "must be a text",
         "quotes",
     ),
+    "datapath id": (
+        lambda i: i.update(qnet_datapath_id="0x1"),
+        "qnet_datapath_id",
+        "no datapath id",
+        "Correct it",
+    ),
     "expiry in the past": (
         lambda i: i["qnet_exports"][0].update(expires="2026-01-01T00:00:00Z"),
         "qnet_exports[0].expires",

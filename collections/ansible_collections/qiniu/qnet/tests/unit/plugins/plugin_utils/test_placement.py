@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.placement import PlacementError, intent, place
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.placement import (
+    PlacementError,
+    declarations,
+    intent,
+    place,
+    workloads,
+)
 
 HOSTS = ["h1", "h2", "h3"]
 
@@ -96,3 +102,53 @@ def test_intent_has_nothing_about_pods() -> None:
         service_ips=[{}],
     )
     assert intent(with_pods) == tenants(service_ips=[{}])
+
+
+def known(*names: str, state: str = "active") -> list[dict[str, Any]]:
+    """Pods of group fop as qnet_pod_info returns them."""
+    return [{"group": "fop", "name": name, "state": state} for name in names]
+
+
+def test_new_pod_with_a_workload_is_declared_draining_until_it_runs() -> None:
+    pods = place(tenants(replicas=2, workload={"command": "/bin/true"}), HOSTS)
+    assert [pod["draining"] for pod in declarations(pods, known("image-1"))] == [False, True]
+    assert [pod["draining"] for pod in declarations(pods, known("image-1", "image-2", state="draining"))] == [
+        True,
+        True,
+    ]
+    assert [pod["draining"] for pod in declarations(pods)] == [False, False]
+
+
+def test_new_pod_without_a_workload_takes_connections_at_once() -> None:
+    assert [pod["draining"] for pod in declarations(place(tenants(), HOSTS), [])] == [False]
+
+
+def test_pod_that_the_inventory_drains_stays_draining() -> None:
+    pods = place(tenants(draining=["image-1"]), HOSTS)
+    assert declarations(pods, known("image-1")) == declarations(pods)
+    assert declarations(pods)[0]["draining"] is True
+
+
+def test_declaration_has_only_what_the_module_takes() -> None:
+    pods = place(tenants(addresses={"image-1": ["10.0.0.7"]}, workload={"command": "/bin/true"}), HOSTS)
+    declared = {
+        "name": "fop/image-1",
+        "service": "fop/image",
+        "addresses": ["10.0.0.7"],
+        "weight": 100,
+        "draining": False,
+    }
+    assert declarations(pods) == [declared]
+    assert declarations(pods, bare=True) == [{"name": "fop/image-1", "service": "fop/image"}]
+
+
+def test_workload_knows_its_pod_and_where_its_files_are() -> None:
+    workload = {"command": "/bin/true", "environment": {"PORT": "80"}, "files": ["a/b.py"]}
+    (found,) = workloads(place(tenants(workload=workload, hosts=["h1"]), HOSTS), "/opt")
+    assert found == {
+        "pod": "fop/image-1",
+        "command": "/bin/true",
+        "environment": {"PORT": "80", "QNET_POD": "fop/image-1", "QNET_SERVICE": "fop/image", "QNET_HOST": "h1"},
+        "files": ["/opt/b.py"],
+    }
+    assert workloads(place(tenants(), HOSTS), "/opt") == []

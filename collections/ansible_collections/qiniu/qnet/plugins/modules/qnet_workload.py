@@ -1,0 +1,259 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the processes of the pods of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: qnet_workload
+short_description: Run the processes of the pods of a host
+version_added: 1.0.0
+author: qnet authors (@qiniu)
+description:
+  - Runs one process inside the network namespace of each pod, as an instance of the systemd template unit
+    C(qnet-pod@.service), which the role C(pods) installs.
+  - One call takes all workloads of the host. A process is started again when its command, its environment, one of its
+    files, the template unit, or the network namespace behind the name of its pod is another one than when it started.
+options:
+  workloads:
+    description: The workloads of this host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      pod:
+        description: The pod, said as group/pod.
+        type: str
+        required: true
+      command:
+        description: Command line of the process, beginning with an absolute path.
+        type: str
+        required: true
+      environment:
+        description: Environment variables. They are visible to all users of the host, so secrets belong into files.
+        type: dict
+        default: {}
+      files:
+        description: Paths of files on the host that the process is started again for when one of them changes.
+        type: list
+        elements: path
+        default: []
+  purge:
+    description: Whether to stop and remove the workloads of all pods that are not listed.
+    type: bool
+    default: false
+  state:
+    description:
+      - V(started) writes, enables and starts what is listed.
+      - V(retained) starts nothing and, with O(purge), stops what is not listed.
+    type: str
+    choices: [started, retained]
+    default: started
+attributes:
+  check_mode:
+    support: full
+    description: Returns what would change and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the unit and the state of each process that changes.
+  idempotent:
+    support: full
+    description: A second call changes nothing.
+extends_documentation_fragment: []
+"""
+
+EXAMPLES = r"""
+- name: Run the workloads of this host
+  qiniu.qnet.qnet_workload:
+    workloads:
+      - pod: fop/image-1
+        command: /usr/bin/python3 /opt/qnet/workloads/image_worker.py
+        environment: {PORT: "8080"}
+        files: [/opt/qnet/workloads/image_worker.py]
+    purge: true
+"""
+
+RETURN = r"""
+started:
+  description: Units that were started.
+  returned: success
+  type: list
+  elements: str
+restarted:
+  description: Units that were started again.
+  returned: success
+  type: list
+  elements: str
+stopped:
+  description: Units that were stopped and removed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _workload
+from ansible_collections.qiniu.qnet.plugins.module_utils._workload import Found, Steps
+
+UNITS = pathlib.Path("/etc/systemd/system")
+NAMESPACES = pathlib.Path("/run/netns")
+SHOWN = ("Id", "ActiveState", "MainPID", "UnitFileState")
+
+
+class Host:
+    """The units of this host."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+
+    def found(self, wanted: t.Iterable[str]) -> dict[str, Found]:
+        """What is there of the wanted units and of every other instance that has a drop-in or runs."""
+        drop_ins = {path.name[:-2]: path / _workload.DROP_IN for path in UNITS.glob("qnet-pod@*.service.d")}
+        listed = self._systemctl("list-units", "--all", "--plain", "--no-legend", "qnet-pod@*.service")
+        running = [line.split()[0] for line in listed.splitlines() if line.strip()]
+        return self._show(sorted({*wanted, *drop_ins, *running}), drop_ins)
+
+    def apply(self, steps: Steps) -> None:
+        """Do the steps; the module fails at the first that cannot be done."""
+        if steps.remove:
+            self._systemctl("stop", *steps.remove)
+            self._systemctl("disable", "--quiet", *steps.remove)
+            for unit in steps.remove:
+                shutil.rmtree(UNITS / f"{unit}.d", ignore_errors=True)
+        for unit, text in steps.write.items():
+            self._write(UNITS / f"{unit}.d" / _workload.DROP_IN, text)
+        if steps.write or steps.remove:
+            self._systemctl("daemon-reload")
+        if steps.remove:
+            self._systemctl("reset-failed", *steps.remove, may_fail=True)
+        if steps.enable:
+            self._systemctl("enable", "--quiet", *steps.enable)
+        if steps.start or steps.restart:
+            self._systemctl("restart", *steps.start, *steps.restart)
+
+    def _show(self, units: list[str], drop_ins: dict[str, pathlib.Path]) -> dict[str, Found]:
+        if not units:
+            return {}
+        text = self._systemctl("show", f"--property={','.join(SHOWN)}", *units)
+        found = {}
+        for block in text.strip().split("\n\n"):
+            shown = dict(line.split("=", 1) for line in block.splitlines())
+            process = int(shown["MainPID"])
+            unit = shown["Id"]
+            found[unit] = Found(
+                drop_in=_read(drop_ins[unit]) if unit in drop_ins else None,
+                active=shown["ActiveState"] == "active",
+                enabled=shown["UnitFileState"] == "enabled",
+                digest=_environment(process).get(_workload.DIGEST_VARIABLE),
+                same_namespace=_same_namespace(process, unit),
+            )
+        return found
+
+    def _systemctl(self, *arguments: str, may_fail: bool = False) -> str:
+        code, out, err = self._module.run_command(["systemctl", *arguments])
+        if code and not may_fail:
+            units = [argument for argument in arguments if argument.endswith(".service")]
+            hint = f"; see: journalctl -u {units[0]}" if units else ""
+            self._module.fail_json(msg=f"systemctl {arguments[0]} failed: {err.strip() or out.strip()}{hint}")
+        return str(out)
+
+    def _write(self, path: pathlib.Path, text: str) -> None:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+
+
+def _read(path: pathlib.Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _environment(process: int) -> dict[str, str]:
+    if not process:
+        return {}
+    with contextlib.suppress(OSError):
+        entries = pathlib.Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        return dict(entry.decode(errors="replace").partition("=")[::2] for entry in entries if b"=" in entry)
+    return {}
+
+
+def _same_namespace(process: int, unit: str) -> bool:
+    namespace = NAMESPACES / unit.partition("@")[2].removesuffix(".service")
+    try:
+        return bool(process) and os.path.samestat(os.stat(f"/proc/{process}/ns/net"), namespace.stat())
+    except OSError:
+        return False
+
+
+def _seed(files: t.Iterable[str]) -> str:
+    """The content of the template unit and of the files of a workload, as one text; a missing file counts as such."""
+    seed = []
+    for path in (UNITS / _workload.TEMPLATE, *map(pathlib.Path, files)):
+        try:
+            seed.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        except OSError:
+            seed.append(f"{path} missing")
+    return "\n".join(seed)
+
+
+def _diff(want: dict[str, str], found: dict[str, Found], steps: Steps) -> dict[str, str]:
+    before, after = [], []
+    for unit in sorted({*steps.write, *steps.enable, *steps.start, *steps.restart, *steps.remove}):
+        here = found.get(unit, Found())
+        if here.drop_in is not None or here.active:
+            before += [f"{unit}: {'running' if here.active else 'not running'}", here.drop_in or ""]
+        if unit not in steps.remove:
+            after += [f"{unit}: running" + (", started again" if unit in steps.restart else ""), want[unit]]
+    return {"before": "\n".join(before), "after": "\n".join(after)}
+
+
+def main() -> None:
+    """Run the module."""
+    workload = {
+        "pod": {"type": "str", "required": True},
+        "command": {"type": "str", "required": True},
+        "environment": {"type": "dict", "default": {}},
+        "files": {"type": "list", "elements": "path", "default": []},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
+            "purge": {"type": "bool", "default": False},
+            "state": {"type": "str", "choices": ["started", "retained"], "default": "started"},
+        },
+        supports_check_mode=True,
+    )
+    host = Host(module)
+    want = {
+        _workload.unit_of(item["pod"]): _workload.render(item, _seed(item["files"]))
+        for item in module.params["workloads"]
+    }
+    found = host.found(want)
+    present = {unit: here for unit, here in found.items() if unit in want or here.drop_in is not None or here.active}
+    steps = _workload.plan(want, present, module.params["state"] == "started", module.params["purge"])
+    if not module.check_mode:
+        host.apply(steps)
+    module.exit_json(
+        changed=not steps.empty,
+        diff=_diff(want, present, steps),
+        started=steps.start,
+        restarted=steps.restart,
+        stopped=steps.remove,
+    )
+
+
+if __name__ == "__main__":
+    main()
