@@ -80,6 +80,8 @@ def plan(have: Tree, ask: Tree) -> Tree:
         Refused: what was asked cannot be done on this host.
     """
     faults = check(ask)
+    if faults:
+        raise Refused(faults)
     want = copy.deepcopy(have)
     for column in ("other_config", "external_ids"):
         _merge_keys(want[column], ask.get(column))
