@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian packages that the lab, the demo and the tests need. Does nothing when they are there.
+# Installs the Debian packages that make and the tests need on this machine; does nothing when they are there.
+# The lab installs what it needs by itself (lab/host.py).
 set -euo pipefail
 
 packages=(
   python3 python3-venv openssh-client openssl # Ansible and its connections
-  podman runc mmdebstrap iptables             # hosts of the lab; netavark wants iptables
-  openvswitch-switch openvswitch-common       # switches and databases of the tests
-  iproute2 ethtool procps curl                # pods of the tests, and a look at them
+  openvswitch-switch openvswitch-common       # private switches and databases of the tests
+  iproute2 ethtool procps                     # pods of the tests
 )
 
 missing=()
@@ -17,7 +17,7 @@ done
 ((${#missing[@]})) || exit 0
 
 if ! command -v apt-get >/dev/null; then
-  echo "qnet: this is not Debian: the lab and the tests need Debian 12 (or install by hand: ${missing[*]})" >&2
+  echo "qnet: this is not Debian: use a Debian 12 machine, or install by hand what stands for: ${missing[*]}" >&2
   exit 1
 elif ((EUID != 0)); then
   echo "qnet: not root: run as root, or install first: apt-get install ${missing[*]}" >&2
