@@ -192,7 +192,7 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
     if not isinstance(listed, list) or not listed:
         read.fault("controllers", listed, "must have at least one entry", hint)
         return ()
-    peers = []
+    peers: list[Peer] = []
     for index, item in enumerate(listed):
         path = f"controllers[{index}]"
         if not isinstance(item, dict):

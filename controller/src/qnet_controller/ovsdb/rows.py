@@ -34,7 +34,6 @@ def _column(kind: Any) -> dict[str, Any]:
 
 _STRING = _column("string")
 _INTEGER = _column("integer")
-_ACTIVE = _STRING
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "QNet_Global": {"generation": _INTEGER},
     "Network": {
@@ -43,7 +42,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "pod_subnets": _column(STRINGS),
         "service_subnets": _column(STRINGS),
     },
-    "Host": {"name": _STRING, "vteps": _column(STRINGS), "datapath_id": _STRING, "state": _ACTIVE},
+    "Host": {"name": _STRING, "vteps": _column(STRINGS), "datapath_id": _STRING, "datapath_kind": _STRING, "state": _STRING},
     "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER},
     "Service": {"name": _STRING, "group": _reference("Security_Group"), "network": _reference("Network")},
     "Service_IP": {
@@ -60,7 +59,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "mac": _STRING,
         "port_name": _STRING,
         "weight": _INTEGER,
-        "state": _ACTIVE,
+        "state": _STRING,
     },
     "Pod_Address": {"pod": _reference("Pod"), "address": _STRING},
     "Export": {
@@ -171,7 +170,7 @@ def _subnet_order(block: Subnet) -> tuple[int, bytes, int]:
 
 def _host(row: Any) -> Host:
     vteps = tuple(sorted(map(address, row.vteps), key=address_order))
-    return Host(row.name, vteps, datapath_id(row.datapath_id), row.state)
+    return Host(row.name, vteps, datapath_id(row.datapath_id), row.datapath_kind, row.state)
 
 
 def _pod(row: Any, addresses: Iterable[Address]) -> Pod:

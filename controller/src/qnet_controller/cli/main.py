@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`qnet-controller --config FILE [--check]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+from ..api.http import serve
+from ..config import Config, ConfigError, load
+from ..controller.controller import Controller
+from ..openflow.server import listen, tls_context
+from ..ovsdb.feed import Feed, Tls
+
+LOG = logging.getLogger("qnet_controller")
+
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="qnet-controller", description="The reactive OpenFlow controller of qnet.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+    parser.add_argument("--check", action="store_true", help="check the configuration and the certificates, then end")
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", choices=levels, default="info", help="what is logged (default: info)")
+    return parser.parse_args()
+
+
+def _context(config: Config) -> ssl.SSLContext:
+    pki = config.pki
+    for name, path in (("ca", pki.ca), ("certificate", pki.certificate), ("private_key", pki.private_key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise SystemExit(f"pki.{name}: {str(path)!r}: cannot be read: {error.strerror}; run the certificates role") from None
+    try:
+        return tls_context(pki.ca, pki.certificate, pki.private_key)
+    except OSError as error:
+        raise SystemExit(f"pki: the certificate, key or CA cannot be used: {error}; run the certificates role") from None
+
+
+async def run(config: Config, context: ssl.SSLContext) -> int:
+    """Run the controller until it is told to stop."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    controller = Controller(config)
+    tls = Tls(config.pki.ca, config.pki.certificate, config.pki.private_key)
+    feed = Feed(config.database_remotes, tls, controller.intent_changed)
+    where, at = "", config.api_listen
+    try:
+        where, at = "api.listen", config.api_listen
+        api = await serve(controller, at)
+        where, at = "openflow.listen", config.openflow_listen
+        server = await listen(at.host, at.port, context, controller)
+    except OSError as error:
+        LOG.error("%s: %s: cannot listen there: %s; is another controller running?", where, at, error.strerror or error)
+        return EXIT_FAILED
+    feed.start()
+    LOG.info("controller %s listens on %s, its API on %s", config.name, config.openflow_listen, config.api_listen)
+    await stop.wait()
+    LOG.info("stopping; the switches keep their flows")
+    server.close()
+    controller.close()
+    await feed.stop()
+    await api.cleanup()
+    await asyncio.sleep(0)
+    return EXIT_OK
+
+
+def main() -> int:
+    """Entry point; the exit status is 0, 1 (cannot run) or 2 (bad configuration)."""
+    arguments = _arguments()
+    logging.basicConfig(
+        level=arguments.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        config = load(arguments.config)
+        context = _context(config)
+    except (ConfigError, SystemExit) as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    if arguments.check:
+        print(f"{arguments.config}: ok")
+        return EXIT_OK
+    return asyncio.run(run(config, context))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

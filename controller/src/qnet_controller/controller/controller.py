@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller: intent and locations in, flows out. Everything runs on one event loop.
+
+Switches are taken over only when the model is complete enough to be right about them (`settled`); from then on every
+change of the model is corrected on all mastered switches before a packet is decided on the new model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import Any
+
+from ..config import Config
+from ..model.model import Model, Touches
+from ..model.objects import Host
+from ..openflow.codec import Role, Roles, SwitchError
+from ..openflow.session import CommitFailed, Dump, Refused, Session, SessionClosed
+from ..ovsdb.feed import Delta
+from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port
+from ..pipeline.program import SwitchProgram
+from ..pipeline.tables import Table
+from . import names
+from .election import master_of
+from .metrics import Metrics
+from .switch import FIRST_RETRY_SECONDS, Switch
+
+LOG = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 3.0
+HOST_GRACE_SECONDS = 3.0
+LONGEST_EXPIRY_WAIT_SECONDS = 30.0  # wall-clock time may jump: look again at least this often
+_LOGGED_FAILURES = 5
+_FIRST_RESERVED_PORT = 0xFFFFFF00
+_TABLE_TITLES = {int(table): table.title for table in Table}
+
+
+class Controller:
+    """Joins the intent feed, the sessions and the programs of the switches. Implements `openflow.session.Events`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        settle_seconds: float = SETTLE_SECONDS,
+        host_grace_seconds: float = HOST_GRACE_SECONDS,
+    ) -> None:
+        self.config = config
+        self.model = Model()
+        self.metrics = Metrics()
+        self.switches: dict[int, Switch] = {}
+        self.loaded = False
+        self.settled = False
+        self.generation = 0
+        self._live = frozenset(peer.name for peer in config.controllers)
+        self._settle_seconds = settle_seconds
+        self._host_grace_seconds = host_grace_seconds
+        self._loop = asyncio.get_running_loop()
+        self._sessions: dict[Session, None] = {}
+        self._waiting: dict[Session, None] = {}
+        self._programs: dict[int, SwitchProgram] = {}
+        self._dirty: Touches = frozenset()
+        self._settling: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expired_until = time.time()
+
+    # -- intent ----------------------------------------------------------------------------------------------------
+
+    def intent_changed(self, delta: Delta) -> None:
+        """Take over a change of intent; the first one completes the model."""
+        self._touch(self.model.apply(delta.changes))
+        self.generation = delta.generation
+        self.metrics.malformed_rows.set(delta.malformed)
+        self.metrics.generation.set(delta.generation)
+        self._count_model()
+        if not self.loaded:
+            self.loaded = True
+            LOG.info("intent loaded: generation %d, %s", self.generation, self._model_counts())
+        if any(isinstance(change, Host) or getattr(change, "kind", None) is Host for change in delta.changes):
+            self._review_hosts()
+        for session in list(self._waiting):
+            self._admit(session)
+        self._check_settled()
+        self._schedule_expiry()
+
+    def _review_hosts(self) -> None:
+        """Let go of switches whose host is gone or has become another one."""
+        for switch in list(self.switches.values()):
+            host = self.model.host_by_datapath.get(switch.datapath_id)
+            if host is not None and host.name == switch.host:
+                continue
+            LOG.warning("switch %016x is no longer the one of host %s", switch.datapath_id, switch.host)
+            self._forget(switch)
+            self._programs.pop(switch.datapath_id, None)
+            self._touch(self.model.switch_ports(switch.datapath_id, ()))
+            self._admit(switch.session)
+
+    def _model_counts(self) -> dict[str, int]:
+        model = self.model
+        return {
+            "networks": len(model.networks),
+            "hosts": len(model.hosts),
+            "groups": len(model.groups),
+            "services": len(model.services),
+            "service_ips": len(model.service_ips),
+            "pods": len(model.pods),
+            "exports": len(model.exports),
+        }
+
+    def _count_model(self) -> None:
+        for kind, count in self._model_counts().items():
+            self.metrics.model_objects.labels(kind).set(count)
+
+    def _touch(self, touched: Touches) -> None:
+        if not touched:
+            return
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty |= touched
+
+    def _flush(self) -> None:
+        """Correct every mastered switch for all changes of this turn, one bundle each."""
+        touched, self._dirty = self._dirty, frozenset()
+        if not touched:
+            return
+        now = time.time()
+        for switch in self.switches.values():
+            program = switch.ready()
+            if program is None:
+                continue
+            try:
+                self._commit(switch, program.refresh(touched, now))
+            except Exception:
+                LOG.exception("cannot correct the flows of %s", switch.host)
+                self.handler_failed(switch.session, "refresh")
+                self._adopt_later(switch)
+
+    def _schedule_expiry(self) -> None:
+        if self._expiry:
+            self._expiry.cancel()
+            self._expiry = None
+        now = time.time()
+        following = self.model.next_expiry(self._expired_until)
+        if following is not None:
+            delay = min(max(following - now, 0.0) + 0.001, LONGEST_EXPIRY_WAIT_SECONDS)
+            self._expiry = self._loop.call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        now = time.time()
+        ended = [e.key for e in self.model.exports.values() if e.expires and self._expired_until < e.expires <= now]
+        if ended:
+            LOG.info("exports have expired: %s", ", ".join(sorted(ended)))
+        self._touch(self.model.expired(self._expired_until, now))
+        self._expired_until = now
+        self._schedule_expiry()
+
+    # -- switches come and go ----------------------------------------------------------------------------------------
+
+    def identified(self, session: Session) -> None:
+        """A switch has said who it is."""
+        self._sessions[session] = None
+        self._admit(session)
+
+    def _admit(self, session: Session) -> None:
+        datapath_id = session.datapath_id
+        if datapath_id is None or session.closing:
+            return
+        host = self.model.host_by_datapath.get(datapath_id)
+        if host is None or not self.loaded:
+            if session not in self._waiting:
+                self._waiting[session] = None
+                why = "no Host row has its datapath id yet" if self.loaded else "the intent is not loaded yet"
+                LOG.info("switch %016x (%s) waits: %s", datapath_id, session, why)
+            return
+        self._waiting.pop(session, None)
+        if host.name != session.peer_name:
+            LOG.warning(
+                "dropped %s: its certificate is for host %r, but switch %016x belongs to host %s",
+                session, session.peer_name, datapath_id, host.name,
+            )  # fmt: skip
+            self.metrics.refused_peers.inc()
+            session.drop("claims the switch of another host")
+            return
+        old = self.switches.pop(datapath_id, None)
+        if old is not None:
+            old.stop()
+            old.session.drop("replaced by a newer connection")
+        switch = Switch(session, datapath_id, host.name)
+        self.switches[datapath_id] = switch
+        LOG.info("switch of host %s connected from %s", host.name, session.address)
+        session.fetch_ports(partial(self._ports, switch), partial(self._ports_failed, switch))
+        self._count_roles()
+
+    def _ports(self, switch: Switch, ports: list[Port]) -> None:
+        if self.switches.get(switch.datapath_id) is not switch:
+            return
+        listed = [(p.number, p.name, p.live) for p in ports if p.number < _FIRST_RESERVED_PORT]
+        self._touch(self.model.switch_ports(switch.datapath_id, listed))
+        switch.ports_known = True
+        self._check_settled()
+        self._elect(switch)
+
+    def _ports_failed(self, switch: Switch, error: Exception) -> None:
+        if isinstance(error, Refused):
+            switch.session.drop(f"refuses to describe its ports: {error}")
+
+    def port_status(self, session: Session, port: Port, gone: bool) -> None:
+        """A port is new, changed or gone."""
+        switch = self._switch(session)
+        if switch is None or not switch.ports_known or port.number >= _FIRST_RESERVED_PORT:
+            return
+        pod = self.model.pod_by_port.get(port.name)
+        state = "gone" if gone else "up" if port.live else "down"
+        LOG.info("port %s (%s) of %s is %s", port.name, pod.key if pod else "no pod", switch.host, state)
+        if gone:
+            self._touch(self.model.port_gone(switch.datapath_id, port.number))
+        else:
+            self._touch(self.model.port_seen(switch.datapath_id, port.number, port.name, port.live))
+
+    def lost(self, session: Session, reason: str) -> None:
+        """The connection has ended; its pods leave the rotation when it stays away."""
+        self._sessions.pop(session, None)
+        self._waiting.pop(session, None)
+        switch = self._switch(session)
+        if switch is None:
+            return
+        LOG.warning("switch of host %s disconnected: %s", switch.host, reason)
+        self._forget(switch)
+        self._loop.call_later(self._host_grace_seconds, self._grace_over, switch.datapath_id)
+
+    def _grace_over(self, datapath_id: int) -> None:
+        if datapath_id not in self.switches:
+            self._touch(self.model.switch_lost(datapath_id))
+
+    def _forget(self, switch: Switch) -> None:
+        switch.stop()
+        if self.switches.get(switch.datapath_id) is switch:
+            del self.switches[switch.datapath_id]
+        self._count_roles()
+
+    def _switch(self, session: Session) -> Switch | None:
+        switch = self.switches.get(session.datapath_id) if session.datapath_id is not None else None
+        return switch if switch is not None and switch.session is session else None
+
+    def violated(self, session: Session, reason: str) -> None:
+        """A peer broke the protocol and is being dropped."""
+        self.metrics.violations.inc()
+
+    def handler_failed(self, session: Session, event: str) -> None:
+        """A handler raised and has been logged."""
+        self.metrics.handler_exceptions.labels(event).inc()
+
+    # -- mastership ----------------------------------------------------------------------------------------------------
+
+    def _check_settled(self) -> None:
+        """Settle when every active host has said where its pods are, or enough time has passed for the others."""
+        if self.settled or not self.loaded:
+            return
+        known = {number for number, switch in self.switches.items() if switch.ports_known}
+        expected = {host.datapath_id for host in self.model.hosts.values() if host.state == "active"}
+        if known and expected <= known:
+            self._settle()
+        elif known and self._settling is None:
+            self._settling = self._loop.call_later(self._settle_seconds, self._settle)
+
+    def _settle(self) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        self.metrics.settled.set(1)
+        if self._settling:
+            self._settling.cancel()
+        absent = sorted(h.name for h in self.model.hosts.values() if h.datapath_id not in self.switches)
+        LOG.info("settled with %d switches%s", len(self.switches), f"; absent: {', '.join(absent)}" if absent else "")
+        for switch in list(self.switches.values()):
+            self._elect(switch)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a switch that connects now is served: the intent is loaded and nothing is being waited for."""
+        return self.loaded and (self.settled or self._settling is None)
+
+    def _elect(self, switch: Switch) -> None:
+        """Take the role that the election gives us for this switch."""
+        if not self.settled or not switch.ports_known:
+            return
+        wanted = Roles.MASTER if master_of(switch.datapath_id, self._live) == self.config.name else Roles.SLAVE
+        if switch.wanted_role != wanted:
+            switch.wanted_role = wanted
+            switch.task = self._loop.create_task(self._take_role(switch, wanted))
+
+    async def _take_role(self, switch: Switch, wanted: int) -> None:
+        while switch.wanted_role == wanted:
+            try:
+                role = await switch.session.request_role(wanted)
+            except SessionClosed:
+                return
+            except Refused as error:  # another controller has been faster: ask again with a newer generation
+                LOG.warning("%s refuses role %s: %s", switch.host, Roles.NAMES[wanted], error)
+                await asyncio.sleep(switch.next_delay())
+                continue
+            switch.role = role.role
+            self._count_roles()
+            LOG.info("%s of %s (generation %d)", switch.role_name, switch.host, role.generation)
+            if role.role == Roles.MASTER:
+                self._adopt(switch)
+            return
+
+    def role_changed(self, session: Session, role: Role) -> None:
+        """Another controller has become master of the switch: accept."""
+        switch = self._switch(session)
+        if switch is None or role.role == switch.role:
+            return
+        LOG.info("%s of %s by another controller (generation %d)", Roles.NAMES[role.role % 4], switch.host, role.generation)
+        switch.role = role.role
+        switch.adopted = False
+        switch.program = None
+        self._programs.pop(switch.datapath_id, None)
+        self._count_roles()
+
+    def _count_roles(self) -> None:
+        for role in Roles.NAMES[1:]:
+            self.metrics.switches.labels(role).set(sum(s.role_name == role for s in self.switches.values()))
+
+    # -- adoption ------------------------------------------------------------------------------------------------------
+
+    def _adopt(self, switch: Switch) -> None:
+        """Read back what the switch holds; its answer is handled before anything that it says later."""
+        if switch.retry:
+            switch.retry.cancel()
+            switch.retry = None
+        if switch.role == Roles.MASTER and self.switches.get(switch.datapath_id) is switch:
+            switch.adopted = False
+            switch.session.fetch_dump(partial(self._dumped, switch), partial(self._dump_failed, switch))
+
+    def _dump_failed(self, switch: Switch, error: Exception) -> None:
+        if isinstance(error, Refused):
+            LOG.error("%s refuses to show its flows: %s", switch.host, error)
+            self._adopt_later(switch)
+
+    def _dumped(self, switch: Switch, dump: Dump) -> None:
+        if switch.role != Roles.MASTER or self.switches.get(switch.datapath_id) is not switch:
+            return
+        program = self._programs.get(switch.datapath_id)
+        if program is None:
+            program = SwitchProgram(self.model, switch.datapath_id, self.config.decisions)
+            self._programs[switch.datapath_id] = program
+        try:
+            commands = program.adopt(Installed(dump.flows, dump.groups, dump.meters), time.time())
+        except Exception:
+            # Flows cannot be told from the program any more: begin anew, with the demands read from the switch.
+            self._programs.pop(switch.datapath_id, None)
+            self._adopt_later(switch)
+            raise
+        switch.program, switch.adopted = program, True
+        self.metrics.adoptions.labels(switch.host).inc()
+        LOG.info(
+            "adopted %s: found %d flows, %d groups, %d meters; %d commands; %s",
+            switch.host, len(dump.flows), len(dump.groups), len(dump.meters), len(commands), program.status(),
+        )  # fmt: skip
+        owed, switch.owed = tuple(switch.owed), {}
+        self._commit(switch, (*commands, *owed))
+
+    def _adopt_later(self, switch: Switch) -> None:
+        """Compare again with what the switch really holds, after a delay that grows while it does not help."""
+        if switch.retry is None and self.switches.get(switch.datapath_id) is switch:
+            switch.retry = self._loop.call_later(switch.next_delay(), self._adopt, switch)
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def _commit(self, switch: Switch, commands: Commands) -> None:
+        if commands:
+            self.metrics.flow_mods.labels(switch.host).inc(len(commands))
+            switch.session.commit(commands).add_done_callback(partial(self._committed, switch))
+
+    def _committed(self, switch: Switch, future: asyncio.Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if error is None:
+            if switch.retry is None:
+                switch.retry_seconds = FIRST_RETRY_SECONDS
+            return
+        if isinstance(error, CommitFailed):
+            for command, cause in error.failures[:_LOGGED_FAILURES]:
+                self._log_refusal(switch, cause, command)
+            switch.owed |= {command: None for command in error.commands if isinstance(command, FlushZone)}
+            self._adopt_later(switch)
+        elif not isinstance(error, SessionClosed):
+            LOG.error("commands for %s failed: %r", switch.host, error)
+            self._adopt_later(switch)
+
+    def refused(self, session: Session, error: SwitchError, command: Command | None) -> None:
+        """The switch refused a single command: compare again with what it holds."""
+        switch = self._switch(session)
+        if switch is None:
+            LOG.warning("%s reports %s", session, error)
+            return
+        self._log_refusal(switch, error, command)
+        if command is not None:
+            self._adopt_later(switch)
+
+    def _log_refusal(self, switch: Switch, error: SwitchError, command: Command | None) -> None:
+        self.metrics.errors.labels(switch.host, str(error)).inc()
+        LOG.error("%s refuses %s: %s", switch.host, names.command_name(self.model, command), error)
+
+    # -- packets -------------------------------------------------------------------------------------------------------
+
+    def packet_in(self, session: Session, packet: PacketIn) -> None:
+        """Decide on a packet: flows first, then the packet itself."""
+        began = time.perf_counter()
+        switch = self._switch(session)
+        program = switch.ready() if switch else None
+        if switch is None or program is None:
+            self.metrics.packet_in_dropped.labels("unsettled" if not self.settled else "not adopted").inc()
+            return
+        if session.congested:  # the flow would wait in the queue; the pair asks again
+            self.metrics.packet_in_dropped.labels("congested").inc()
+            return
+        self._flush()
+        table = _TABLE_TITLES.get(packet.table, str(packet.table))
+        self.metrics.packet_in.labels(switch.host, table).inc()
+        answer = program.packet_in(packet, time.time())
+        session.send(answer.commands, answer.packet_out)
+        kind = answer.kind.name.lower()
+        self.metrics.flow_mods.labels(switch.host).inc(len(answer.commands))
+        self.metrics.decisions.labels(kind).inc()
+        self.metrics.packet_in_duration.observe(time.perf_counter() - began)
+        if LOG.isEnabledFor(logging.INFO):
+            LOG.info("%s at %s, table %s: %s", names.packet_name(self.model, packet), switch.host, table, kind)
+
+    def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
+        """A flow has ended by itself or was deleted behind our back."""
+        switch = self._switch(session)
+        program = switch.ready() if switch else None
+        if switch is None or program is None:
+            return
+        self._flush()
+        self.metrics.flow_removed.labels(switch.host).inc()
+        self._commit(switch, program.flow_removed(removed, time.time()))
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What /v1/status shows."""
+        return {
+            "name": self.config.name,
+            "ready": self.ready,
+            "loaded": self.loaded,
+            "settled": self.settled,
+            "generation": self.generation,
+            "model": self._model_counts(),
+            "switches": [self._switch_status(name) for name in sorted(self.model.hosts)],
+            "waiting": sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting),
+            "pods": [self._pod_status(key) for key in sorted(self.model.pods)],
+        }
+
+    def _switch_status(self, name: str) -> dict[str, Any]:
+        host = self.model.hosts[name]
+        switch = self.switches.get(host.datapath_id)
+        status: dict[str, Any] = {
+            "host": name,
+            "datapath_id": f"{host.datapath_id:016x}",
+            "state": host.state,
+            "connected": switch is not None,
+            "role": switch.role_name if switch else None,
+            "adopted": bool(switch and switch.adopted),
+        }
+        program = switch.ready() if switch else None
+        return status | (program.status() if program else {})
+
+    def _pod_status(self, key: str) -> dict[str, Any]:
+        pod = self.model.pods[key]
+        location = self.model.location(pod)
+        host = self.model.host_by_datapath.get(location.datapath_id) if location else None
+        return {
+            "pod": key,
+            "service": pod.service,
+            "network": pod.network,
+            "addresses": [names.address_text(address) for address in pod.addresses],
+            "host": host.name if host else None,
+            "port": location.port if location else None,
+            "live": bool(location and location.live),
+            "in_rotation": self.model.in_rotation(pod),
+        }
+
+    def close(self) -> None:
+        """Stop: connections are closed, nothing is taken from the switches."""
+        for timer in (self._settling, self._expiry):
+            if timer:
+                timer.cancel()
+        for switch in list(self.switches.values()):
+            switch.stop()
+        for session in list(self._sessions):
+            session.close("the controller stops")

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names for people: what a cookie, a command or a packet is about."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+
+from ..model.model import Model
+from ..model.objects import Pod, ServiceIP
+from ..pipeline.fields import VNI
+from ..pipeline.messages import (
+    COOKIE_MAGIC,
+    AddFlow,
+    AddMeter,
+    Command,
+    DeleteFlow,
+    DeleteGroup,
+    DeleteMeter,
+    Feature,
+    FlowKey,
+    FlushZone,
+    PacketIn,
+    PutGroup,
+    object_hash,
+)
+from ..pipeline.packet import ip_addresses
+from ..pipeline.tables import Table
+
+
+def _owners(model: Model) -> Iterator[str]:
+    tables: dict[str, Mapping[str, object]] = {
+        "pod": model.pods,
+        "service": model.services,
+        "service_ip": model.service_ips,
+        "export": model.exports,
+        "group": model.groups,
+        "network": model.networks,
+        "host": model.hosts,
+    }
+    for kind, table in tables.items():
+        yield from (f"{kind} {key}" for key in table)
+
+
+def cookie_name(model: Model, cookie: int) -> str:
+    """The object a cookie leads back to. Looks through the whole model: for errors, not for the hot path."""
+    if cookie >> 56 != COOKIE_MAGIC:
+        return f"foreign cookie {cookie:#x}"
+    feature = cookie >> 48 & 0xFF
+    title = Feature(feature).name.lower() if feature in set(Feature) else f"feature {feature}"
+    wanted = cookie & 0xFFFFFFFF
+    owner = next((name for name in _owners(model) if object_hash(name) == wanted), None)
+    return f"{title} flow of {owner}" if owner else f"{title} flow"
+
+
+def _key_name(key: FlowKey) -> str:
+    table, priority, matching = key
+    title = Table(table).title if table in set(Table) else f"table {int(table)}"
+    terms = (f"{name}={value:#x}/{mask:#x}" for name, value, mask in matching)
+    return f"{title} priority {priority} [{' '.join(terms)}]"
+
+
+def command_name(model: Model, command: Command | None) -> str:
+    """What a command was about."""
+    match command:
+        case None:
+            return "the bundle"
+        case AddFlow(flow):
+            return f"{cookie_name(model, flow.cookie)} in {_key_name(flow.key)}"
+        case DeleteFlow(key):
+            return f"deletion in {_key_name(key)}"
+        case PutGroup(group, _):
+            return f"group {group.id} of {len(group.buckets)} backends"
+        case DeleteGroup(number):
+            return f"deletion of group {number}"
+        case AddMeter(meter):
+            return f"meter {meter.id}"
+        case DeleteMeter(number):
+            return f"deletion of meter {number}"
+        case FlushZone(zone):
+            return f"flush of conntrack zone {zone}"
+
+
+def packet_name(model: Model, packet: PacketIn) -> str:
+    """Source and destination of a packet, by the names of pods and Service IPs."""
+    addresses = ip_addresses(packet.data)
+    if addresses is None:
+        return "a packet that is not IPv4"
+    vni = packet.fields.get(VNI.field.name, 0) >> VNI.offset & (1 << VNI.width) - 1
+    network = model.network_by_vni.get(vni or packet.fields.get("tun_id", 0))
+    ends = (_address_name(model, network.name if network else "", end) for end in (addresses.source, addresses.target))
+    return " -> ".join(ends)
+
+
+def _address_name(model: Model, network: str, address: bytes) -> str:
+    owner = model.owner.get((network, address))
+    text = address_text(address)
+    if isinstance(owner, Pod | ServiceIP):
+        return f"{owner.key} ({text})"
+    return text
+
+
+def address_text(address: bytes) -> str:
+    """A packed address as people write it."""
+    return str(ipaddress.ip_address(address))

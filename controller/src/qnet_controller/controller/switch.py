@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connected switch as its controller sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ..openflow.codec import Roles
+from ..openflow.session import Session
+from ..pipeline.messages import FlushZone
+from ..pipeline.program import SwitchProgram
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Switch:
+    """A session that has been admitted as a host's switch.
+
+    `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided.
+    """
+
+    session: Session
+    datapath_id: int
+    host: str
+    ports_known: bool = False
+    role: int = Roles.NOCHANGE
+    wanted_role: int = Roles.NOCHANGE
+    adopted: bool = False
+    program: SwitchProgram | None = None
+    owed: dict[FlushZone, None] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+    retry: asyncio.TimerHandle | None = None
+    retry_seconds: float = FIRST_RETRY_SECONDS
+
+    @property
+    def role_name(self) -> str:
+        """The role for metrics and status."""
+        return Roles.NAMES[self.role] if self.role < len(Roles.NAMES) else str(self.role)
+
+    def ready(self) -> SwitchProgram | None:
+        """The program, when packets and changes may be turned into flows now."""
+        return self.program if self.adopted and self.role == Roles.MASTER else None
+
+    def next_delay(self) -> float:
+        """Seconds to wait before the next attempt; doubles up to a bound."""
+        delay, self.retry_seconds = self.retry_seconds, min(self.retry_seconds * 2, LONGEST_RETRY_SECONDS)
+        return delay
+
+    def stop(self) -> None:
+        """Nothing more happens for this switch."""
+        self.adopted = False
+        if self.task:
+            self.task.cancel()
+        if self.retry:
+            self.retry.cancel()
