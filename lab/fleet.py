@@ -67,6 +67,10 @@ class Lab:
         """The address of `host` in the management (0) or underlay (1) network."""
         return str(list(self.networks.values())[network][host.octet])
 
+    def mac(self, host: Host, network: int) -> str:
+        """A MAC that stays when the container restarts, like that of a real card."""
+        return "06:00:" + ":".join(f"{int(part):02x}" for part in self.address(host, network).split("."))
+
     def container(self, host: str) -> str:
         """The container of the host named `host`."""
         return f"{self.name}-{host}"
@@ -186,7 +190,8 @@ def start(lab: Lab, host: Host, state: str | None, image_name: str) -> None:
         podman("start", container)
         return
     attachments = [
-        f"{name}:ip={lab.address(host, number)},interface_name=eth{number}" for number, name in enumerate(lab.networks)
+        f"{name}:ip={lab.address(host, number)},mac={lab.mac(host, number)},interface_name=eth{number}"
+        for number, name in enumerate(lab.networks)
     ]
     podman(
         "run", "--detach", "--systemd=always", "--privileged", "--pids-limit=-1",
