@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry: takes requests from outside and has them carried out by the agents, which it reaches by their Service IP.
 
-GET /sample.png or /sample.gif: the original. With a query, the file processed: /sample.png?resize=160x100&rotate=90,
-/sample.gif?frames=6. fresh=1 passes over what the agents remember. POST /image?… or /video?…: the same for one's own file.
+GET /sample.png or /sample.gif: the original. With a query, the file processed: /sample.png?resize=160x100&rotate=90 or
+/sample.gif?frames=6. fresh=1 passes over what the agents remember. POST /image?… or /video?…: the same for a file of one's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all HTTP workers share: a small server that says which pod answered, and a client that keeps that trail.
 
-Every response carries X-Qnet-Pod (the pod that answered), X-Qnet-Client (the address it saw) and X-Qnet-Trail (every pod
+Every response carries X-Qnet-Pod (the pod that answered), X-Qnet-Client (the address it saw) and X-Qnet-Trail (the pods
 that had a part in it, from the caller's side to the last one).
 """
 

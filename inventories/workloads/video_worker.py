@@ -36,7 +36,7 @@ def positions(there: int, wanted: int) -> list[int]:
     """Numbers of at most `wanted` frames of `there`, evenly spread, the first and the last included."""
     if wanted >= there:
         return list(range(there))
-    return [round(number * (there - 1) / max(wanted - 1, 1)) for number in range(wanted)]
+    return [round(step * (there - 1) / max(wanted - 1, 1)) for step in range(wanted)]
 
 
 def frame(animation: Image.Image, position: int, width: int) -> Image.Image:
@@ -51,8 +51,8 @@ def board(frames: list[Image.Image], columns: int) -> Image.Image:
     width, height = frames[0].size
     rows = -(-len(frames) // columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), (12, 12, 12))
-    for number, picture in enumerate(frames):
-        row, column = divmod(number, columns)
+    for position, picture in enumerate(frames):
+        row, column = divmod(position, columns)
         sheet.paste(picture, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
     return sheet
 
