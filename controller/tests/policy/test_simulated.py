@@ -30,7 +30,7 @@ def build(seed: int, datapath: Datapath, hosts: int = 3) -> tuple[random.Random,
     # No meter runs dry: what a meter drops is no matter of policy.
     fabric = Fabric(used, Settings(pod_rate=10**6, pod_burst=10**6, tunnel_rate=10**6, tunnel_burst=10**6), datapath)
     world = random_world(chooser, list(used), fabric.clock.now)
-    fabric.apply([o.Host(name, (packed(vtep),), dpid) for name, (dpid, vtep) in used.items()])
+    fabric.apply([o.Host(name, (packed(vtep),), dpid, datapath) for name, (dpid, vtep) in used.items()])
     fabric.apply(objects(world))
     for pod in world.pods.values():
         if pod.host:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from qnet_controller.pipeline.fields import CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, CT_REPLY, CT_TRACKED
 from qnet_controller.pipeline.messages import Nat
 
+from .check import Refused
 from .packets import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, RST, SYN, TCP, UNREACHABLE, Packet
 
 Datapath = Literal["system", "netdev"]
@@ -138,8 +139,9 @@ class Conntrack:
             return None
         connection = Connection(key, reverse, now + TIMEOUT_OPENING)
         self._known[zone, key] = connection
-        # Without NAT the userspace datapath does not notice that answers already belong to another connection.
-        self._known.setdefault((zone, reverse), connection)
+        # Without NAT the userspace datapath does not notice that answers already belong to another connection; from
+        # then on the newest one has them.
+        self._known[zone, reverse] = connection
         return connection
 
     def _reverse_of(self, zone: int, key: Tuple, nat: Nat | None, now: float) -> Tuple | None:
@@ -148,6 +150,8 @@ class Conntrack:
             clash = self.datapath == "system" and self._find(zone, reverse, now) is not None
             return None if clash else reverse
         address = int.from_bytes(nat.address, "big")
+        if self.datapath == "netdev" and address == (key.source if nat.kind == "source" else key.target):
+            raise Refused("a NAT that may change nothing makes ovs-vswitchd 3.1 abort on the userspace datapath")
         reverse = reverse._replace(target=address) if nat.kind == "source" else reverse._replace(source=address)
         if self._find(zone, reverse, now) is None:
             return reverse

@@ -55,7 +55,7 @@ class Node:
     switch: Switch
     program: SwitchProgram
     next_port: int = 2
-    asked: Counter[str] = field(default_factory=Counter)
+    asked: Counter[int] = field(default_factory=Counter)  # packets to the controller, by the port they came from
 
 
 class Fabric:
@@ -225,7 +225,7 @@ class Fabric:
         raise AssertionError("a packet went round in circles:\n" + "\n".join(self.trace))
 
     def _ask(self, node: Node, message: m.PacketIn, waiting: deque) -> None:  # type: ignore[type-arg]
-        node.asked[f"table {message.table}"] += 1
+        node.asked[message.fields["in_port"]] += 1
         answer = node.program.packet_in(message, self.clock.now)
         self.trace.append(f"{node.name}: asked {message.fields} -> {answer.kind.name}, {len(answer.commands)} commands")
         self._send(node, answer.commands)

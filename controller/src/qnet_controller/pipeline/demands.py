@@ -15,6 +15,7 @@ from ..decide.decide import Kind, Origin, Question, Verdict, backends, decide
 from ..model.model import HOSTS, Model, Touch
 from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
 from .fields import (
+    CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
     CT_INVALID,
     CT_IPV4_DST,
@@ -233,7 +234,7 @@ class Compiler:
             if location is not None and location.datapath_id == self.datapath_id:
                 program.add(*_hairpin(pod, location, network, target))
             for backend in pod.addresses:
-                program.add(*self._presence(network, pod, backend))
+                program.add(*_backend(network, target, backend), *self._presence(network, pod, backend))
 
     # -- where pods are ----------------------------------------------------------------------------------------
 
@@ -367,6 +368,17 @@ def _bucket(pod: Pod, address: Address) -> Bucket:
     # The address is unique in the network and stays with the pod, so a bucket keeps its id as others come and go.
     translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address))
     return Bucket(_number(address), pod.weight, (translate,))
+
+
+def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:
+    """Let connections to the Service IP go on to this pod of it: an old one never reaches the next owner of an address."""
+    if len(address) != 4:
+        return
+    asked = match(
+        (VNI, network.vni), (KIND, Kind.SERVICE), _IP, (IPV4_DST, _number(address)),
+        (CT_IPV4_DST, _number(target.address)), state(CT_DESTINATION_TRANSLATED),
+    )  # fmt: skip
+    yield flow(Table.STATE, 90, asked, (Goto(Table.LOCATION),), Feature.SERVICE, f"service_ip {target.key}")
 
 
 def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> Iterator[Flow]:

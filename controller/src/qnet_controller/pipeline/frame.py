@@ -13,7 +13,6 @@ from .fields import (
     ARP_SPA,
     ARP_THA,
     ARP_TPA,
-    CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
     CT_INVALID,
     CT_NEW,
@@ -108,12 +107,11 @@ def _track() -> Iterator[Flow]:
 
 
 def _state() -> Iterator[Flow]:
-    """Judge by the sender's connection; a pod's own flow commits what it may open."""
+    """Judge by the sender's connection; a pod's own flow commits what it may open, a Service IP's names its backends."""
     table = Table.STATE
     to_location = Goto(Table.LOCATION)
     yield _static(table, 105, match((KIND, Kind.OPEN), _IP, state(CT_INVALID)), to_location)
     yield _static(table, 100, match(_IP, state(CT_INVALID)))
-    yield _static(table, 90, match((KIND, Kind.SERVICE), _IP, state(CT_DESTINATION_TRANSLATED)), to_location)
     yield _static(table, 90, match((KIND, Kind.REPLIES), _IP, state(CT_ESTABLISHED | CT_REPLY)), to_location)
     yield _static(table, 90, match((KIND, Kind.REPLIES), _IP, state(CT_RELATED | CT_REPLY)), to_location)
     yield _static(table, 90, match((KIND_OPENS, 1), _IP, state(CT_ESTABLISHED)), to_location)
