@@ -104,9 +104,14 @@ def _encode_foreign(name: str, value: int, mask: int) -> bytes:
     return _HEADER.pack(base | 0x100 | len(vendor) + size * 2) + vendor + body
 
 
+# A field must come after those it depends on (OpenFlow 1.5.1, 7.2.3.6); sorting is stable.
+_ORDER = {"eth_type": 0, "ip_proto": 1, "ct_state": 2, "ct_proto": 3}
+
+
 def encode_match(matching: Match) -> bytes:
     """A whole ofp_match, padded to a multiple of 8 bytes."""
-    body = b"".join(encode_term(*term) for term in matching)
+    ordered = sorted(matching, key=lambda term: _ORDER.get(term[0], 4))
+    body = b"".join(encode_term(*term) for term in ordered)
     length = 4 + len(body)
     return _MATCH.pack(1, length) + body + bytes(-length % 8)
 

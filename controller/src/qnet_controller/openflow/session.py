@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from struct import Struct, unpack_from
@@ -38,13 +39,14 @@ _XIDS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds, sizes in bytes."""
+    """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle."""
 
     handshake: float = 10.0
     echo_interval: float = 5.0
     silence: float = 15.0
     reply: float = 60.0
     high_water: int = 1 << 20
+    max_backlog: int = 1000
     max_queued: int = 128 << 20
     max_multipart: int = 256 << 20
 
@@ -122,15 +124,19 @@ class _Request:
     size: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Commit:
-    """Commands on their way: `order[i]` was sent with xid `first + i`."""
+    """Commands on their way as one bundle, and what the switch refused of them."""
 
-    first: int
     commands: tuple[Command, ...]
-    order: list[Command | None]
     future: asyncio.Future[None]
+    bundle: int = 0
+    xids: list[int] = field(default_factory=list)
     failures: list[tuple[Command | None, SwitchError]] = field(default_factory=list)
+
+    def of(self, *kinds: type) -> list[Command]:
+        """The commands of these kinds, in order."""
+        return [command for command in self.commands if isinstance(command, kinds)]
 
 
 class Session(asyncio.Protocol):
@@ -142,8 +148,8 @@ class Session(asyncio.Protocol):
         self.peer_name = ""
         self.address = ""
         self.datapath_id: int | None = None
-        self.congested = False
         self.closing = ""
+        self._paused = False
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._input = bytearray()
@@ -153,7 +159,10 @@ class Session(asyncio.Protocol):
         self._xid = 0
         self._bundle = 0
         self._requests: dict[int, _Request] = {}
-        self._commits: list[_Commit] = []
+        self._in_commit: dict[int, tuple[_Commit, Command | None]] = {}
+        self._commits: dict[_Commit, None] = {}
+        self._staging: _Commit | None = None
+        self._backlog: deque[bytes | _Commit] = deque()
         self._recent: dict[int, Command] = {}
         self._handlers: dict[int, Callable[[bytes], None]] = {
             Type.HELLO: self._on_hello,
@@ -198,7 +207,7 @@ class Session(asyncio.Protocol):
         requests, self._requests = self._requests, {}
         for request in requests.values():
             request.failed(gone)
-        commits, self._commits = self._commits, []
+        commits, self._commits = self._commits, {}
         for commit in commits:
             if not commit.future.done():
                 commit.future.set_exception(gone)
@@ -206,11 +215,16 @@ class Session(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The switch reads more slowly than we write."""
-        self.congested = True
+        self._paused = True
 
     def resume_writing(self) -> None:
         """The queue is short again."""
-        self.congested = False
+        self._paused = False
+
+    @property
+    def congested(self) -> bool:
+        """Whether what is sent now would wait behind much else."""
+        return self._paused or len(self._backlog) > self.limits.max_backlog
 
     def close(self, reason: str) -> None:
         """End the connection after what is queued has been sent."""
@@ -368,7 +382,7 @@ class Session(asyncio.Protocol):
 
     def _on_bundle_control(self, message: bytes) -> None:
         xid = int.from_bytes(message[4:8], "big")
-        if self._find_commit(xid) is None:
+        if xid not in self._in_commit:
             raise Violation("a bundle reply that nobody asked for")
 
     def _on_error(self, message: bytes) -> None:
@@ -379,14 +393,11 @@ class Session(asyncio.Protocol):
         if request is not None:
             request.failed(Refused(error))
             return
-        commit = self._find_commit(error.xid)
+        commit, command = self._in_commit.get(error.xid, (None, None))
         if commit is not None:
-            commit.failures.append((commit.order[(error.xid - commit.first) % _XIDS], error))
+            commit.failures.append((command, error))
             return
         self._deliver("refused", error, self._recent.get(error.xid))
-
-    def _find_commit(self, xid: int) -> _Commit | None:
-        return next((c for c in self._commits if (xid - c.first) % _XIDS < len(c.order)), None)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -479,7 +490,7 @@ class Session(asyncio.Protocol):
         if packet is not None:
             out.append(wire.encode_packet_out(packet, self._next_xid()))
         if out:
-            self._write(b"".join(out))
+            self._emit(b"".join(out))
         return len(out)
 
     def _remember(self, xid: int, command: Command) -> None:
@@ -490,61 +501,91 @@ class Session(asyncio.Protocol):
     def commit(self, commands: Iterable[Command]) -> asyncio.Future[None]:
         """Send commands as one atomic, ordered bundle; new meters go before it, meters that end and flushes after it.
 
-        The bytes are queued when this returns, so calls keep their order. The future ends when the switch has done
-        everything, or with `CommitFailed` or `SessionClosed`.
+        Calls of `send` and `commit` keep their order. The future ends when the switch has done everything, or with
+        `CommitFailed` or `SessionClosed`.
         """
-        every = tuple(commands)
         future: asyncio.Future[None] = self._loop.create_future()
         if self._transport is None or self._transport.is_closing():
             future.set_exception(SessionClosed(str(self)))
             return future
-        plain_before = [c for c in every if isinstance(c, AddMeter)]
-        plain_after = [c for c in every if isinstance(c, DeleteMeter | FlushZone)]
-        bundled = [c for c in every if not isinstance(c, AddMeter | DeleteMeter | FlushZone)]
-        order: list[Command | None] = []
-        out: list[bytes] = []
-        first = self._xid % _XIDS + 1
-
-        def next_xid(command: Command | None) -> int:
-            order.append(command)
-            return self._next_xid()
-
-        def plain(some: list[Command]) -> None:
-            for command in some:
-                out.extend(wire.message(kind, body, next_xid(command)) for kind, body in wire.encode_command(command))
-
-        plain(list(plain_before))
-        if bundled:
-            self._bundle = self._bundle % _XIDS + 1
-            out.append(wire.bundle_control(self._bundle, wire.BUNDLE_OPEN, next_xid(None)))
-            for command in bundled:
-                for kind, body in wire.encode_command(command):
-                    out.append(wire.bundle_add(self._bundle, kind, body, next_xid(command)))
-            out.append(wire.bundle_control(self._bundle, wire.BUNDLE_COMMIT, next_xid(None)))
-        plain(list(plain_after))
-        commit = _Commit(first, every, order, future)
-        barrier = next_xid(None)
-        self._commits.append(commit)
-        self._requests[barrier] = _Request(
-            (Type.BARRIER_REPLY,), lambda _: self._committed(commit), lambda error: self._commit_broken(commit, error)
-        )
-        out.append(codec.barrier_request(barrier))
-        self._write(b"".join(out))
+        commit = _Commit(tuple(commands), future)
+        self._commits[commit] = None
+        self._emit(commit)
         return future
 
-    def _committed(self, commit: _Commit) -> None:
-        self._commits.remove(commit)
+    def _emit(self, item: bytes | _Commit) -> None:
+        """Send now, or after the bundle that is being staged."""
+        if self._staging is not None:
+            self._backlog.append(item)
+        elif isinstance(item, bytes):
+            self._write(item)
+        else:
+            self._stage(item)
+
+    def _stage(self, commit: _Commit) -> None:
+        """Send the bundle up to its commit.
+
+        Open vSwitch leaves a message that it cannot take out of the bundle and commits the rest; so the commit waits
+        until every message is known to have been taken.
+        """
+        out: list[bytes] = []
+        self._plain(commit, commit.of(AddMeter), out)
+        bundled = [c for c in commit.commands if not isinstance(c, AddMeter | DeleteMeter | FlushZone)]
+        if not bundled:
+            self._finish(commit, out)
+            return
+        self._bundle = commit.bundle = self._bundle % _XIDS + 1
+        out.append(wire.bundle_control(commit.bundle, wire.BUNDLE_OPEN, self._xid_of(commit, None)))
+        for command in bundled:
+            for kind, body in wire.encode_command(command):
+                out.append(wire.bundle_add(commit.bundle, kind, body, self._xid_of(commit, command)))
+        self._staging = commit
+        self._barrier(commit, out, self._staged)
+
+    def _staged(self, commit: _Commit) -> None:
+        """Every message of the bundle has been taken or refused: commit or discard it, then let others go on."""
+        what = wire.BUNDLE_DISCARD if commit.failures else wire.BUNDLE_COMMIT
+        self._staging = None
+        self._finish(commit, [wire.bundle_control(commit.bundle, what, self._xid_of(commit, None))])
+        while self._backlog and self._staging is None:
+            self._emit(self._backlog.popleft())
+
+    def _finish(self, commit: _Commit, out: list[bytes]) -> None:
+        if not commit.failures:
+            self._plain(commit, commit.of(DeleteMeter, FlushZone), out)
+        self._barrier(commit, out, self._ended)
+
+    def _plain(self, commit: _Commit, commands: list[Command], out: list[bytes]) -> None:
+        for command in commands:
+            for kind, body in wire.encode_command(command):
+                out.append(wire.message(kind, body, self._xid_of(commit, command)))
+
+    def _xid_of(self, commit: _Commit, command: Command | None) -> int:
+        xid = self._next_xid()
+        commit.xids.append(xid)
+        self._in_commit[xid] = (commit, command)
+        return xid
+
+    def _barrier(self, commit: _Commit, out: list[bytes], then: Callable[[_Commit], None]) -> None:
+        xid = self._next_xid()
+        request = _Request((Type.BARRIER_REPLY,), lambda _: then(commit), lambda error: self._over(commit, error))
+        self._requests[xid] = request
+        out.append(codec.barrier_request(xid))
+        self._write(b"".join(out))
+
+    def _ended(self, commit: _Commit) -> None:
+        self._over(commit, CommitFailed(commit.commands, commit.failures) if commit.failures else None)
+
+    def _over(self, commit: _Commit, error: Exception | None) -> None:
+        """The commit is over, well or not."""
+        self._commits.pop(commit, None)
+        for xid in commit.xids:
+            self._in_commit.pop(xid, None)
         if commit.future.done():
             return
-        if commit.failures:
-            commit.future.set_exception(CommitFailed(commit.commands, commit.failures))
-        else:
+        if error is None:
             commit.future.set_result(None)
-
-    def _commit_broken(self, commit: _Commit, error: Exception) -> None:
-        if commit in self._commits:
-            self._commits.remove(commit)
-        if not commit.future.done():
+        else:
             commit.future.set_exception(error)
 
 
