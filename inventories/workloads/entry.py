@@ -2,7 +2,7 @@
 """Entry: takes requests from outside and has them carried out by the agents, which it reaches by their Service IP.
 
 GET /sample.png or /sample.gif: the original. With a query, the file processed: /sample.png?resize=160x100&rotate=90 or
-/sample.gif?frames=6. fresh=1 passes over what the agents remember. POST /image?… or /video?…: the same for a file of one's own.
+/sample.gif?frames=6. fresh=1 passes over what the agents remember. POST /image?… or /video?…: the same for your file.
 """
 
 from __future__ import annotations
