@@ -63,10 +63,10 @@ class IntentDatabase:
         self.transact(*({"op": "delete", "table": table, "where": []} for table in tables))
 
 
-def start_database(directory: pathlib.Path, *options: str) -> t.Iterator[IntentDatabase]:
+def start_database(directory: pathlib.Path, *options: str, schema: pathlib.Path = SCHEMA) -> t.Iterator[IntentDatabase]:
     """Start a private ovsdb-server in ``directory`` with more options; stop it when the generator is closed."""
     database = directory / "qnet.db"
-    subprocess.run(["ovsdb-tool", "create", str(database), str(SCHEMA)], check=True, timeout=20)
+    subprocess.run(["ovsdb-tool", "create", str(database), str(schema)], check=True, timeout=20)
     pidfile = directory / "server.pid"
     subprocess.run(
         [
@@ -121,13 +121,16 @@ def target_python() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-    """Runs a module file in a process of its own, with its arguments on standard input, as a target does."""
+    """Runs a module file in a process of its own, with its arguments on standard input, as a target does.
+
+    ``check`` is a truth value; its type leaves room for arguments that are expanded from dictionaries.
+    """
 
     interpreter: str
     import_path: str
     remote: str
 
-    def start(self, name: str, /, *, check: bool = False, **arguments: t.Any) -> subprocess.Popen[str]:
+    def start(self, name: str, /, *, check: t.Any = False, **arguments: t.Any) -> subprocess.Popen[str]:
         """Start a module and do not wait for it."""
         arguments.setdefault("database", [self.remote])
         internal = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_module_name": f"qiniu.qnet.{name}"}
@@ -153,13 +156,13 @@ class Runner:
         result: dict[str, t.Any] = json.loads(output)
         return result
 
-    def __call__(self, name: str, /, *, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
+    def __call__(self, name: str, /, *, check: t.Any = False, **arguments: t.Any) -> dict[str, t.Any]:
         """Run a module that must succeed."""
         result = self.finish(self.start(name, check=check, **arguments))
         assert not result.get("failed"), result["msg"]
         return result
 
-    def refused(self, name: str, /, *, check: bool = False, **arguments: t.Any) -> str:
+    def refused(self, name: str, /, *, check: t.Any = False, **arguments: t.Any) -> str:
         """Run a module that must fail; returns its message."""
         result = self.finish(self.start(name, check=check, **arguments))
         assert result.get("failed"), result

@@ -271,7 +271,14 @@ class Database:
         )
         generation = self._generation()
         self._advance(transaction, generation + 1)
-        self._rows.write(plan.changes, lambda table: transaction.insert(self.idl.tables[table]))
+        try:
+            self._rows.write(plan.changes, lambda table: transaction.insert(self.idl.tables[table]))
+        except _rows.ValueNotAllowed as refusal:
+            transaction.abort()
+            raise DatabaseError(
+                f"database {DATABASE}: {refusal}; nothing was changed; update the database (role database) or this "
+                "collection so that they match"
+            ) from refusal
         status = transaction.commit()
         if status == transaction.INCOMPLETE:
             self._wait(lambda: transaction.commit() != transaction.INCOMPLETE, "writing the intent")

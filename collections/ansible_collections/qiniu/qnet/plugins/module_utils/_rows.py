@@ -36,6 +36,10 @@ TABLE_OF = {
 }
 
 
+class ValueNotAllowed(Exception):
+    """A column of the database does not take a value that this collection allows."""
+
+
 class Rows:
     """The rows behind one reading of the database, found by the keys of their records."""
 
@@ -207,4 +211,4 @@ def _set(row: t.Any, columns: t.Mapping[str, t.Any]) -> None:
         setattr(row, name, value)
         # The library drops a value that its column does not allow and only logs that; then nothing may be written.
         if name not in row._changes:
-            raise ValueError(f"the schema does not allow {value!r} in column {name}")
+            raise ValueNotAllowed(f"its schema does not allow {value!r} in column {name}")
