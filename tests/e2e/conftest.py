@@ -7,7 +7,7 @@ import os
 import subprocess
 
 import pytest
-from tests.e2e.fleet import ROOT, Fleet
+from tests.e2e.fleet import ROOT, Fleet, Pod
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +22,11 @@ def lab() -> Fleet:
 def fop(lab: Fleet) -> Fleet:
     """The lab with the FOP inventory applied."""
     lab.play("site", "fop")
-    lab.install_probe()
+    lab.install_scripts()
     return lab
+
+
+@pytest.fixture
+def pods(fop: Fleet) -> dict[str, Pod]:
+    """The pods of the FOP inventory by name, as they are attached now."""
+    return fop.pods()

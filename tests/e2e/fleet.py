@@ -8,8 +8,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = Path(__file__).with_name("probe.py")
-PROBE_ON_HOST = "/run/qnet-e2e-probe.py"
-METRICS = "http://127.0.0.1:9680/metrics"
+SCRIPTS = ("probe.py", "movable.py")  # what runs inside pods
+SCRIPTS_ON_HOST = "/run/qnet-e2e"
+API = "http://127.0.0.1:9680"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -105,11 +105,13 @@ class Fleet:
     def _argv(self, host: str, *command: str) -> list[str]:
         return ["podman", "--runtime", "runc", "exec", "--interactive", f"{self.name}-{host}", *command]
 
-    def install_probe(self) -> None:
-        """Put the probe on every host with pods."""
+    def install_scripts(self) -> None:
+        """Put the scripts on every host with pods."""
         for host in self.groups["switches"]:
-            argv = self._argv(host, "sh", "-c", f"cat >{PROBE_ON_HOST}")
-            subprocess.run(argv, input=PROBE.read_bytes(), check=True, capture_output=True, timeout=60)
+            for name in SCRIPTS:
+                argv = self._argv(host, "sh", "-c", f"mkdir -p {SCRIPTS_ON_HOST}; cat >{SCRIPTS_ON_HOST}/{name}")
+                content = Path(__file__).with_name(name).read_bytes()
+                subprocess.run(argv, input=content, check=True, capture_output=True, timeout=60)
 
     def pods(self) -> dict[str, Pod]:
         """All attached pods by name, read from the hosts themselves."""
@@ -125,26 +127,51 @@ class Fleet:
                     found[pod.name] = pod
         return found
 
-    def probe(self, pod: Pod, *arguments: object) -> Any:
-        """Run the probe in a pod to its end and return what it printed, parsed."""
-        with self.probing(pod, *arguments) as probe:
-            return probe.result()
+    def ask(self, pod: Pod, *arguments: object) -> Any:
+        """Run a question of probe.py in a pod to its end and return the answer."""
+        with self.running(pod, "probe.py", *arguments) as script:
+            return script.result()
 
     @contextmanager
-    def probing(self, pod: Pod, *arguments: object) -> Iterator[Probe]:
-        """Run the probe in a pod while the block runs; `serve-…`, `load` and `hold` have begun when it starts."""
-        words = ["ip", "netns", "exec", pod.namespace, "python3", "-u", PROBE_ON_HOST, *map(str, arguments)]
-        argv = self._argv(pod.host, *words)
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            probe = Probe(process, " ".join([pod.name, *map(str, arguments)]))
+    def running(self, pod: Pod, name: str, *arguments: object) -> Iterator[Script]:
+        """Run a script in a pod (or in a namespace prepared for it) while the block runs."""
+        words = ["ip", "netns", "exec", pod.namespace, "python3", "-u", f"{SCRIPTS_ON_HOST}/{name}"]
+        argv = self._argv(pod.host, *words, *map(str, arguments))
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
             try:
-                if arguments[0] != "ask":
-                    probe.wait_until_ready()
-                yield probe
+                yield Script(process, " ".join([pod.name, name, *map(str, arguments)]))
             finally:
-                process.terminate()
+                with suppress(OSError, subprocess.TimeoutExpired):
+                    process.communicate(timeout=2)  # the end of its input ends it in the pod, too
+                process.kill()
+
+    @contextmanager
+    def serving(self, pods: Iterable[Pod], *arguments: object) -> Iterator[None]:
+        """Run a server of probe.py in each of the pods while the block runs; `{}` in an argument is the pod's name."""
+        with ExitStack() as stack:
+            scripts = []
+            for pod in pods:
+                words = [str(argument).replace("{}", pod.name) for argument in arguments]
+                scripts.append(stack.enter_context(self.running(pod, "probe.py", *words)))
+            for script in scripts:
+                script.wait_until_ready()
+            yield
 
     # -- controllers -------------------------------------------------------------------------------------------
+
+    def api(self, controller: str, path: str) -> str:
+        """What a controller's API answers."""
+        script = f"import urllib.request as u; print(u.urlopen('{API}{path}', timeout=5).read().decode())"
+        return self.run(controller, "python3", "-c", script)
+
+    def switch(self, host: str) -> tuple[str, dict[str, Any]] | None:
+        """The master of a switch that has adopted it, and the master's status of it."""
+        for controller in self.groups["controllers"]:
+            for status in json.loads(self.api(controller, "/v1/status"))["switches"]:
+                if status["host"] == host and status["role"] == "master" and status["adopted"]:
+                    return controller, status
+        return None
 
     def metrics(self, controller: str) -> dict[str, float]:
         """The metrics of a controller: `name{labels}` -> value."""
@@ -166,23 +193,33 @@ class Fleet:
 
 
 @dataclass
-class Probe:
-    """A probe that runs in a pod."""
+class Script:
+    """A script that runs in a pod."""
 
     process: subprocess.Popen[str]
     what: str
 
     def wait_until_ready(self) -> None:
-        """Return when the probe has said `ready`."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        """Return when the script has said `ready`."""
+        line = self._line()
         assert line == "ready\n", f"{self.what}: {line}{self._errors()}"
 
+    def stop(self) -> Any:
+        """Tell the script to finish, and return the line of JSON it prints then."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("stop\n")
+        self.process.stdin.flush()
+        return json.loads(self._line() or self._errors())
+
     def result(self) -> Any:
-        """Wait for the probe's end and return what it printed last."""
+        """Wait for the script's end and return what it printed last."""
         output, errors = self.process.communicate(timeout=120)
         assert self.process.returncode == 0, f"{self.what}: {errors}"
         return json.loads(output.splitlines()[-1])
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
     def _errors(self) -> str:
         self.process.kill()

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the fleet tests run inside pods: small servers and clients that say what they saw, as JSON. Stdlib only.
 
-Every server and client ends by itself after its time.
+Every server and client ends by itself after its time, servers and watchers also with their standard input.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import select
 import socket
 import sys
 import threading
 import time
 
 TIMEOUT_SECONDS = 2.0
+ECHO_REQUEST = 8
+ETH_P_ALL = 3
 
 
 def serve_tcp(name: str, port: int, seconds: float) -> None:
@@ -26,10 +30,10 @@ def serve_tcp(name: str, port: int, seconds: float) -> None:
                 connection.sendall(data)
 
     with socket.create_server(("0.0.0.0", port), backlog=512) as server:
-        server.settimeout(0.5)
+        server.settimeout(0.2)
         print("ready", flush=True)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end and not told_to_stop():
             with contextlib.suppress(TimeoutError):
                 connection, peer = server.accept()
                 connection.settimeout(seconds)
@@ -40,10 +44,10 @@ def serve_udp(name: str, port: int, seconds: float) -> None:
     """Answer each datagram with `name peer-address peer-port`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("0.0.0.0", port))
-        server.settimeout(0.5)
+        server.settimeout(0.2)
         print("ready", flush=True)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end and not told_to_stop():
             with contextlib.suppress(TimeoutError):
                 _, peer = server.recvfrom(4096)
                 server.sendto(f"{name} {peer[0]} {peer[1]}".encode(), peer)
@@ -77,38 +81,60 @@ def ask(protocol: str, address: str, port: int, times: int) -> dict[str, object]
     return {"answers": answers, "errors": errors}
 
 
+def ask_http(address: str, port: int) -> str:
+    """Fetch / over a new connection, and return the name of the workload that answered."""
+    connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers={"Connection": "close"})
+        return connection.getresponse().headers["X-Qnet-Pod"]
+
+
+def told_to_stop() -> bool:
+    """Whether there is a line, or the end, on standard input."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])
+
+
 def load(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
-    """Ask over a new connection every `every` seconds.
+    """Ask over a new connection every `every` seconds, until told to stop or for `seconds`.
 
     Returns rows of [when (Unix seconds), name or null, error or null].
     """
     rows: list[tuple[float, str | None, str | None]] = []
     print("ready", flush=True)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not told_to_stop():
         began = time.monotonic()
         when = time.time()
         try:
-            rows.append((when, ask_tcp(address, port).split()[0], None))
-        except (OSError, IndexError) as error:
+            rows.append((when, ask_http(address, port), None))
+        except (OSError, http.client.HTTPException) as error:
             rows.append((when, None, str(error) or type(error).__name__))
         time.sleep(max(0.0, every - (time.monotonic() - began)))
     return {"rows": rows}
 
 
+def connect_to_listener(address: str, port: int, tries: int = 200) -> socket.socket:
+    """Connect; where some backends do not listen, until one that does is chosen."""
+    for _ in range(tries):
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection((address, port), TIMEOUT_SECONDS)
+    raise ConnectionRefusedError(f"{address}:{port} refused {tries} times")
+
+
 def hold(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
     """Keep one connection, send a numbered line every `every` seconds and read it back, whatever time that takes.
 
-    Returns the server's greeting, the number of lines that came back in order, and the longest wait for one (seconds).
+    Until told to stop, or for `seconds`. Returns the server's greeting, the number of lines that came back in order,
+    and the longest wait for one (seconds).
     """
     longest, lines = 0.0, 0
-    with socket.create_connection((address, port), TIMEOUT_SECONDS) as connection:
+    with connect_to_listener(address, port) as connection:
         connection.settimeout(seconds)
         stream = connection.makefile("rw")
         greeting = stream.readline().strip()
         print("ready", flush=True)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end and not told_to_stop():
             began = time.monotonic()
             stream.write(f"{lines}\n")
             stream.flush()
@@ -118,6 +144,49 @@ def hold(address: str, port: int, seconds: float, every: float) -> dict[str, obj
             longest = max(longest, time.monotonic() - began)
             time.sleep(every)
     return {"greeting": greeting, "lines": lines, "longest": longest}
+
+
+def watch_icmp(seconds: float) -> dict[str, object]:
+    """The addresses from which echo requests come within `seconds`."""
+    seen = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sniffer:
+        print("ready", flush=True)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not told_to_stop():
+            sniffer.settimeout(min(left, 0.2))
+            with contextlib.suppress(TimeoutError):
+                packet, (source, _) = sniffer.recvfrom(4096)
+                if packet[(packet[0] & 15) * 4] == ECHO_REQUEST:
+                    seen.add(source)
+    return {"from": sorted(seen)}
+
+
+def watch_frames(seconds: float) -> dict[str, object]:
+    """Every frame that reaches the pod's interface within `seconds`, in hex."""
+    frames = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as sniffer:
+        sniffer.bind(("eth0", ETH_P_ALL))
+        print("ready", flush=True)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not told_to_stop():
+            sniffer.settimeout(min(left, 0.2))
+            with contextlib.suppress(TimeoutError):
+                frame, where = sniffer.recvfrom(4096)
+                if where[2] != socket.PACKET_OUTGOING:
+                    frames.append(frame.hex())
+    return {"frames": frames}
+
+
+def knock(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
+    """Send a datagram every `every` seconds for `seconds` and expect nothing."""
+    sent = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            client.sendto(b"?", (address, port))
+            sent += 1
+            time.sleep(every)
+    return {"sent": sent}
 
 
 def main(argv: list[str]) -> None:
@@ -133,6 +202,12 @@ def main(argv: list[str]) -> None:
         print(json.dumps(load(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
     elif verb == "hold":
         print(json.dumps(hold(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
+    elif verb == "watch-icmp":
+        print(json.dumps(watch_icmp(float(rest[0]))))
+    elif verb == "watch-frames":
+        print(json.dumps(watch_frames(float(rest[0]))))
+    elif verb == "knock":
+        print(json.dumps(knock(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
     else:
         sys.exit(f"unknown verb {verb}")
 
