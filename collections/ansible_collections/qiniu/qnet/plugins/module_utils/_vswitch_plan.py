@@ -56,6 +56,8 @@ def check(ask: Tree) -> list[str]:
             where = f"{path}.ports[{number}]"
             faults += _check_name(f"{where}.name", port["name"])
             faults += _check_once(f"{where}.name", port["name"], ports)
+            if (port.get("mtu") or 0) < 0:
+                faults.append(f"{where}.mtu: {port['mtu']} is negative; 0 lets Open vSwitch choose")
             if port["name"] == bridge["name"] and port.get("state") == "absent":
                 faults.append(
                     f"{where}.state: 'absent' for the bridge's own port {port['name']!r}: a bridge always has it; "

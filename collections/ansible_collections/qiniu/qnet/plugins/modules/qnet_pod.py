@@ -121,8 +121,9 @@ options:
   purge:
     description:
       - With O(state=present), also detach every pod of this host that is not listed in O(pods). They stay declared.
-      - With O(state=declared), also remove every pod that is not listed in O(pods) from the intent database.
-      - Ports of the bridge that are no pod's are left alone.
+        Ports of the bridge that are no pod's are left alone.
+      - With O(state=declared), also remove every pod that is not listed in O(pods) from the intent database, whatever
+        its group.
     type: bool
     default: false
   mtu:
