@@ -15,7 +15,7 @@ options:
     description:
       - Where the intent database listens, as OVSDB remotes such as V(unix:/run/qnet-database/qnet.sock) or
         V(ssl:192.0.2.11:6641).
-      - Name every server of a cluster; the first one that answers is used.
+      - Name every server of a cluster; the first one that answers is used. Servers are said by address, not by name.
       - The default is the socket that a database host has.
     type: list
     elements: str

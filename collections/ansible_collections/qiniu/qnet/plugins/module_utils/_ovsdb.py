@@ -18,7 +18,7 @@ import ssl
 import time
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _plan, _rows
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _parse, _plan, _rows
 
 try:
     import ovs.db.idl
@@ -33,6 +33,8 @@ except ImportError as error:  # reported by the module that needs it, with the p
 DATABASE = "QNet"
 DEFAULT_REMOTE = "unix:/run/qnet-database/qnet.sock"
 
+_MAX_REFUSALS = 5
+
 Planner = t.Callable[[_model.State], _plan.Plan]
 
 
@@ -42,7 +44,7 @@ class DatabaseError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """How to reach the database. Remotes are OVSDB methods: ``unix:PATH``, ``ssl:HOST:PORT``."""
+    """How to reach the database. Remotes are OVSDB methods: ``unix:PATH``, ``ssl:ADDRESS:PORT``."""
 
     remotes: tuple[str, ...] = (DEFAULT_REMOTE,)
     private_key: str | None = None
@@ -58,6 +60,16 @@ class Outcome:
     plan: _plan.Plan
     state: _model.State
     generation: int
+
+
+def _check_remote(remote: str) -> None:
+    method, dummy, place = remote.partition(":")
+    if method == "unix" and place:
+        return
+    host, colon, port = place.rpartition(":")
+    if method not in ("ssl", "tcp") or not colon or not port.isdecimal():
+        raise ValueError("not a remote; write unix:PATH or ssl:ADDRESS:PORT")
+    _parse.address(host.removeprefix("[").removesuffix("]"))  # the library does not look up names
 
 
 class _Retry(Exception):
@@ -96,6 +108,7 @@ class Database:
         self.deadline = time.monotonic() + connection.timeout_seconds
         self._rows = _rows.Rows()
         self._seqno = 0
+        self._refusals = 0
 
     def __enter__(self) -> Database:
         self._set_tls()
@@ -148,13 +161,12 @@ class Database:
                 continue
             return [remote, *(other for other in remotes if other != remote)], schema
         raise DatabaseError(
-            f"database {DATABASE} cannot be reached: {'; '.join(failures)}; check that qnet-database runs there, "
-            "that 'database' names it and that the certificates are of the same CA"
+            f"database {DATABASE} cannot be reached: {'; '.join(failures)}; check that qnet-database runs there, that "
+            "'database' names it, that this user may use its socket, and that the certificates are of the same CA"
         )
 
     def _schema(self, remote: str) -> t.Any:
-        if not remote.startswith(("unix:", "ssl:", "tcp:")):
-            raise ValueError("not a remote; write unix:PATH or ssl:HOST:PORT")
+        _check_remote(remote)
         share = self._left() / len(self.connection.remotes)
         stop = time.monotonic() + share
         failure, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(remote), int(share * 1000))
@@ -303,12 +315,10 @@ class Database:
         if "cluster error" in answer or "not leader" in answer:
             return
         # Another writer that does not keep the generation, or two that both create its row: the news tells.
-        fresh = self._wait(
-            lambda: self.idl.change_seqno != self._seqno,
-            "writing the intent",
-            until=min(self.deadline, time.monotonic() + 0.5),
-        )
-        if fresh:
+        self._refusals += 1
+        soon = min(self.deadline, time.monotonic() + 0.5)
+        news = self._wait(lambda: self.idl.change_seqno != self._seqno, "writing the intent", until=soon)
+        if news and self._refusals < _MAX_REFUSALS:
             return
         names = self._rows.names()
         named = re.sub(

@@ -116,12 +116,17 @@ def test_the_first_remote_that_answers_is_used(run: conftest.Runner, tmp_path: p
     [
         ("unix:/nonexistent/qnet.sock", "unix:/nonexistent/qnet.sock: [Errno 2] No such file or directory"),
         ("tcp:127.0.0.1:1", "tcp:127.0.0.1:1: [Errno 111] Connection refused"),
-        ("/run/qnet.sock", "/run/qnet.sock: not a remote; write unix:PATH or ssl:HOST:PORT"),
-        ("tcp:nonsense", "tcp:nonsense: "),
+        ("/run/qnet.sock", "/run/qnet.sock: not a remote; write unix:PATH or ssl:ADDRESS:PORT"),
+        ("tcp:nonsense", "tcp:nonsense: not a remote"),
+        ("ssl:db1:6641", "ssl:db1:6641: 'db1' is not an IPv4 or IPv6 address"),
+        ("tcp:[::1]:1", "tcp:[::1]:1: [Errno "),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_named(run: conftest.Runner, remote: str, said: str) -> None:
-    message = run.refused("qnet_network", **NETWORK, database=[remote])
+def test_a_database_that_cannot_be_reached_is_named(
+    run: conftest.Runner, ours: Authority, remote: str, said: str
+) -> None:
+    files = ours.files("h1") if remote.startswith("ssl:") else {}
+    message = run.refused("qnet_network", **NETWORK, **files, database=[remote])
     assert message.startswith(f"database QNet cannot be reached: {said}")
     assert "check that qnet-database runs there" in message
 
