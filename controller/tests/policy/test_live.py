@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random tenants on real Open vSwitch and the real controller: packets sent, and compared with the policy oracle."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from .live import Fleet, dotted
+from .oracle import expected
+from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, random_export, random_world
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+PROBES: list[tuple[int, int | None]] = [(TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None)]
+SETTLE_SECONDS = 0.7
+
+
+def check(fleet: Fleet, what: str) -> None:
+    """Every pod tries every address in every way; who answers, and what it saw, is as the oracle says."""
+    world, wrong = fleet.world, []
+    addresses = sorted({pod.address for pod in world.pods.values()} | set(world.service_ips.values()))
+    addresses += [POD_BLOCK + 251, SERVICE_BLOCK + 251]
+    now = time.time()
+    for (key, address, protocol, port), answer in fleet.measure(addresses, PROBES).items():
+        client = world.pods[key]
+        want = expected(world, client, address, protocol, port, now)
+        place = f"{key}@{client.host} -> {dotted(address)} in {client.network}, {protocol}/{port}"
+        if answer is None:
+            if want.receivers:
+                wrong.append(f"wrong deny: {place}, expected {set(want.receivers)}")
+        elif not want.receivers:
+            wrong.append(f"wrong allow: {place} got {answer}")
+        elif protocol != ICMP:
+            who, seen = answer
+            source = address if want.balanced and who == key else client.address
+            if who not in want.receivers or seen != dotted(source):
+                wrong.append(f"{place}: {answer}, expected one of {set(want.receivers)} that sees {dotted(source)}")
+    assert not wrong, f"{what}: {len(wrong)} wrong\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_live_packets_reach_exactly_whom_they_should(seed: int, tmp_path: Path) -> None:
+    chooser = random.Random(seed)
+    world = random_world(chooser, ["h1", "h2"], time.time())
+    for export in world.exports.values():
+        export.expires = None
+    with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
+        fleet.wait_until_ready()
+        check(fleet, "at first")
+        if world.exports:
+            fleet.remove_export(chooser.choice(list(world.exports.values())))
+            time.sleep(SETTLE_SECONDS)
+            check(fleet, "an export revoked")
+        export = random_export(world, chooser, time.time())
+        assert export
+        export.expires = None
+        fleet.add_export(export)
+        time.sleep(SETTLE_SECONDS)
+        check(fleet, "an export added")
+        pod = chooser.choice(list(world.pods.values()))
+        fleet.move(pod, "h2" if pod.host == "h1" else "h1")
+        fleet.wait_until_ready()
+        time.sleep(SETTLE_SECONDS)
+        check(fleet, f"{pod.key} moved")
+        fleet.stop_controller()
+        fleet.start_controller()
+        time.sleep(5)
+        check(fleet, "the controller restarted")
