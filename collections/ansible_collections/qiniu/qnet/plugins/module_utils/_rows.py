@@ -162,13 +162,12 @@ class Rows:
                 self._write_addresses(change, row, insert)
 
     def _write_addresses(self, change: _plan.Change, pod_row: t.Any, insert: t.Callable[[str], t.Any]) -> None:
-        moved = change.before is not None and change.before.network != change.after.network
         had = set(change.before.addresses) if change.before is not None else set()
         wanted = set(change.after.addresses)
-        for address in had if moved else had - wanted:
-            self._addresses[change.key].pop(address).delete()
-        for address in wanted if moved else wanted - had:
-            network = self._rows["network"][change.after.network]
+        for address in had - wanted:
+            self._addresses[change.key][address].delete()
+        network = self._rows["network"][change.after.network]
+        for address in wanted - had:
             _set(insert("Pod_Address"), {"pod": pod_row, "network": network, "address": address})
 
     def _columns(self, kind: str, record: t.Any) -> dict[str, t.Any]:

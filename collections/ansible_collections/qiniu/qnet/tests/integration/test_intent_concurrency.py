@@ -8,6 +8,8 @@ import typing as t
 
 import pytest
 
+from ansible_collections.qiniu.qnet.plugins.module_utils import _ovsdb, _plan
+
 if t.TYPE_CHECKING:
     from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase, Runner
 
@@ -68,10 +70,26 @@ def test_two_writers_that_want_the_same_address(run: Runner) -> None:
 
 
 @pytest.mark.usefixtures("fleet")
+def test_a_plan_made_on_old_intent_is_made_again(run: Runner, database: IntentDatabase) -> None:
+    """Nothing but the generation tells that another writer was there: they touch different objects."""
+    seen = []
+
+    def planner(have: t.Any) -> _plan.Plan:
+        seen.append(sorted(have["security_group"]))
+        if len(seen) == 1:
+            run("qnet_security_group", name="b", tenant="x")
+        draft = _plan.Draft(have)
+        draft.put("network", {"name": "prod", "mtu": 1400})
+        return draft.plan()
+
+    outcome = _ovsdb.converge(_ovsdb.Connection((database.remote,)), planner, check_mode=False)
+    assert seen == [["a"], ["a", "b"]]
+    assert outcome.generation == 3 == run("qnet_network_info")["generation"]
+
+
+@pytest.mark.usefixtures("fleet")
 def test_a_writer_that_does_not_count_the_generation_is_noticed_too(run: Runner, database: IntentDatabase) -> None:
     """The unique index refuses what the generation did not reveal; the module then plans again."""
-    from ansible_collections.qiniu.qnet.plugins.module_utils import _ovsdb, _plan
-
     service = {"group": "a", "service": "s0", "name": "main"}
     intruded = False
 

@@ -174,6 +174,8 @@ def test_the_database_itself_is_asked_in_check_mode(run: conftest.Runner, tmp_pa
             said = run.refused("qnet_network", check=check, name="prod", vni=2, database=[server.remote])
             assert said.startswith("database QNet refused the change: ")
             assert "vni" in said
+        # What does not change is not written either, or this would be refused.
+        assert run("qnet_network", name="prod", mtu=1400, database=[server.remote])["changed"] is True
 
 
 def test_a_value_that_this_database_does_not_take_is_named(run: conftest.Runner, tmp_path: pathlib.Path) -> None:

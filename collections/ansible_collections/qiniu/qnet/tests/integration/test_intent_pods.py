@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The database half of pods: their rows and the rows of their addresses."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _pods
+
+if t.TYPE_CHECKING:
+    from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase, Runner
+
+NETWORK = {"name": "prod", "vni": 100, "pod_subnets": ["10.10.0.0/24"], "mtu": 1450}
+SERVICES = [{"name": "image", "network": "prod"}, {"name": "video", "network": "prod"}]
+TENANT = {"name": "fop", "security_groups": [{"name": "fop", "services": SERVICES}]}
+
+
+@pytest.fixture
+def connection(run: Runner, database: IntentDatabase) -> _ovsdb.Connection:
+    run("qnet_tenant", networks=[NETWORK], tenants=[TENANT])
+    return _ovsdb.Connection((database.remote,))
+
+
+def declare(connection: _ovsdb.Connection, *pods: dict[str, t.Any], **options: t.Any) -> _ovsdb.Outcome:
+    """Declare pods, twice: the second time there must be nothing to do."""
+
+    def planner(have: _model.State) -> t.Any:
+        return _pods.plan_pods(have, pods, **options)
+
+    tried = _ovsdb.converge(connection, planner, check_mode=True)
+    outcome = _ovsdb.converge(connection, planner, check_mode=False)
+    assert tried.plan.diff() == outcome.plan.diff()
+    assert _ovsdb.read(connection) == (outcome.state, outcome.generation)
+    assert not _ovsdb.converge(connection, planner, check_mode=False).plan.changed
+    return outcome
+
+
+def pod(name: str, **more: t.Any) -> dict[str, t.Any]:
+    return {"group": "fop", "service": "image", "name": name, **more}
+
+
+def addresses(database: IntentDatabase) -> dict[str, str]:
+    """Address → pod, from the rows themselves."""
+    names = {row["_uuid"][1]: row["name"] for row in database.rows("Pod")}
+    return {row["address"]: names[row["pod"][1]] for row in database.rows("Pod_Address")}
+
+
+def test_pods_get_change_swap_and_lose_addresses(database: IntentDatabase, connection: _ovsdb.Connection) -> None:
+    declare(connection, pod("image-1"), pod("image-2"))
+    assert addresses(database) == {"10.10.0.2": "image-1", "10.10.0.3": "image-2"}
+    declare(connection, pod("image-1", addresses=["10.10.0.3"]), pod("image-2", addresses=["10.10.0.2"]))
+    assert addresses(database) == {"10.10.0.2": "image-2", "10.10.0.3": "image-1"}
+    declare(connection, pod("image-1", addresses=["10.10.0.3", "10.10.0.9"]))
+    assert addresses(database) == {"10.10.0.2": "image-2", "10.10.0.3": "image-1", "10.10.0.9": "image-1"}
+    declare(connection, pod("image-1"), purge_services=["fop/image"])
+    assert addresses(database) == {"10.10.0.3": "image-1", "10.10.0.9": "image-1"}
+    _ovsdb.converge(connection, lambda have: _pods.plan_removal(have, [pod("image-1")]), check_mode=False)
+    assert (database.rows("Pod"), database.rows("Pod_Address")) == ([], [])
+
+
+def test_every_option_of_a_pod_reaches_the_database(run: Runner, connection: _ovsdb.Connection) -> None:
+    declare(connection, pod("image-1"))
+    more = {"mac": "02:00:00:00:00:07", "weight": 0, "state": "draining", "containers": ["b", "a"], "service": "video"}
+    declare(connection, pod("image-1", **more))
+    (stored,) = run("qnet_pod_info")["pods"]
+    assert stored == {
+        "group": "fop",
+        "service": "video",
+        "name": "image-1",
+        "network": "prod",
+        "mac": "02:00:00:00:00:07",
+        "addresses": ["10.10.0.2"],
+        "port_name": _model.port_name_of("fop/image-1"),
+        "weight": 0,
+        "state": "draining",
+        "containers": ["a", "b"],
+    }
+    assert declare(connection, pod("image-1", containers=[], service="video")).plan.changed
+    assert run("qnet_pod_info")["pods"][0]["containers"] == []
+
+
+def test_a_host_is_told_all_that_it_needs(connection: _ovsdb.Connection) -> None:
+    outcome = declare(connection, pod("image-1"))
+    assert _pods.attachments(outcome.state, ["fop/image-1"]) == [
+        {
+            "pod": "fop/image-1",
+            "network": "prod",
+            "vni": 100,
+            "mtu": 1450,
+            "mac": _model.mac_of("fop/image-1"),
+            "addresses": [{"address": "10.10.0.2", "prefix_length": 24, "gateway": "10.10.0.1"}],
+            "port_name": _model.port_name_of("fop/image-1"),
+            "namespace": "fop.image-1",
+        }
+    ]
+
+
+def test_the_tenants_purge_takes_the_pods_of_a_removed_service(run: Runner, connection: _ovsdb.Connection) -> None:
+    declare(connection, pod("image-1"), pod("video-1", service="video"))
+    smaller = {"name": "fop", "security_groups": [{"name": "fop", "services": SERVICES[:1]}]}
+    done = run("qnet_tenant", tenants=[smaller], purge=True)
+    assert [(step["action"], step["name"]) for step in done["plan"]] == [
+        ("remove", "fop/video"),
+        ("remove", "fop/video-1"),
+    ]
+    assert done["diff"]["before"]["pods"]["fop/video-1"]["addresses"] == ["10.10.0.3"]
+    assert [pod["name"] for pod in run("qnet_pod_info")["pods"]] == ["image-1"]
