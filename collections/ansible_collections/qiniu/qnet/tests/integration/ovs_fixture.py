@@ -104,7 +104,7 @@ class Host:
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return (done.stdout + ("" if check else done.stderr)).strip()
 
-    def module(self, name: str, check_mode: bool = False, **parameters: t.Any) -> dict[str, t.Any]:
+    def module(self, name: str, check_mode: bool = False, /, **parameters: t.Any) -> dict[str, t.Any]:
         """Run a module on the host as Ansible would, and return its result."""
         arguments = {**parameters, "_ansible_check_mode": check_mode, "_ansible_diff": True}
         done = subprocess.run(
@@ -119,6 +119,22 @@ class Host:
             return t.cast("dict[str, t.Any]", json.loads(done.stdout))
         except ValueError:
             raise AssertionError(f"{name} wrote no result: {done.stdout}{done.stderr}") from None
+
+    def start_module(self, name: str, /, **parameters: t.Any) -> subprocess.Popen[str]:
+        """Start a module on the host without waiting for it; its result is lost."""
+        process = self.popen(
+            sys.executable,
+            str(RUN_MODULE),
+            name,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(parameters))
+        process.stdin.close()
+        return process
 
     def _enter(self, *command: str) -> list[str]:
         return ["nsenter", "--net", "--mount", "--target", str(self.pid), "--", *command]

@@ -1,0 +1,521 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qnet_pod against a real Open vSwitch, real namespaces and a real intent database."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+import subprocess
+import time
+import typing as t
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model
+from ansible_collections.qiniu.qnet.tests.integration.ovs_fixture import Host, Intent, reason_to_skip, wait_until
+
+pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
+
+Options = dict[str, t.Any]
+NETWORKS = [
+    {"name": "prod", "vni": 100, "pod_subnets": ["10.10.0.0/16", "fd10::/64"], "service_subnets": ["10.96.0.0/16"]},
+    {"name": "small", "vni": 101, "pod_subnets": ["10.11.0.0/24"], "mtu": 1300},
+]
+TENANTS = [
+    {
+        "name": "t",
+        "security_groups": [
+            {"name": "g", "services": [{"name": "s", "network": "prod"}, {"name": "tiny", "network": "small"}]}
+        ],
+    }
+]
+ONE, TWO = "g/s-1", "g/s-2"
+PORT, OTHER_PORT = _model.port_name_of(ONE), _model.port_name_of(TWO)
+
+
+class Site:
+    """One host and its intent database."""
+
+    def __init__(self, host: Host, intent: Intent) -> None:
+        self.host = host
+        self.intent = intent
+
+    def pods(self, check_mode: bool = False, **options: t.Any) -> Options:
+        """Run qnet_pod."""
+        return self.host.module("qnet_pod", check_mode, **{"database": [self.intent.remote], "mtu": 1400, **options})
+
+    def declared(self) -> Options:
+        """The declared pods, by name."""
+        found = self.host.module("qnet_pod_info", database=[self.intent.remote])
+        return {f"{pod['group']}/{pod['name']}": pod for pod in found["pods"]}
+
+    def ports(self) -> set[str]:
+        """Ports of the bridge."""
+        return set(self.host.run("ovs-vsctl", "list-ports", "br-int").split())
+
+    def namespaces(self) -> set[str]:
+        """Names of the namespaces on the host."""
+        return {line.split()[0] for line in self.host.run("ip", "netns", "list").splitlines()}
+
+    def inside(self, namespace: str, *command: str) -> str:
+        """Run a command in a namespace by name."""
+        return self.host.run("ip", "netns", "exec", namespace, *command)
+
+    def reaches(self, namespace: str, address: str) -> bool:
+        """Whether a ping from the namespace is answered."""
+        return " 0% packet loss" in self.host.run(
+            "ip", "netns", "exec", namespace, "ping", "-c1", "-W2", address, check=False
+        )
+
+
+def pods(*names: str, **options: t.Any) -> Options:
+    return {"pods": [{"name": name, "service": "g/s"} for name in names], **options}
+
+
+def good(result: Options) -> Options:
+    assert "failed" not in result, result["msg"]
+    return result
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"))
+    try:
+        yield host.start()
+    finally:
+        host.stop()
+
+
+def prepare(site: Site) -> None:
+    """The intent that the tests declare pods in, and the bridge."""
+    good(site.host.module("qnet_tenant", database=[site.intent.remote], networks=NETWORKS, tenants=TENANTS))
+    good(site.host.module("qnet_vswitch", bridges=[{"name": "br-int", "datapath_type": "netdev"}]))
+
+
+@pytest.fixture
+def site(machine: Host, tmp_path: pathlib.Path) -> Iterator[Site]:
+    intent = Intent(tmp_path).start()
+    site = Site(machine, intent)
+    try:
+        prepare(site)
+        yield site
+        good(site.pods(pods=[], purge=True))
+        machine.module("qnet_vswitch", bridges=[{"name": "br-int", "state": "absent"}])
+        for namespace in site.namespaces():
+            machine.run("ip", "netns", "delete", namespace)
+        for link in links(site):
+            machine.run("ip", "link", "delete", link["ifname"])
+    finally:
+        intent.stop()
+
+
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site with two pods, which every test leaves as it found it."""
+    directory = tmp_path_factory.mktemp("attached")
+    host = Host(directory)
+    intent = Intent(directory).start()
+    try:
+        site = Site(host.start(), intent)
+        prepare(site)
+        good(site.pods(**pods(ONE, TWO)))
+        yield site
+    finally:
+        host.stop()
+        intent.stop()
+
+
+def test_attach_again_and_packets_flow(site: Site) -> None:
+    first = good(site.pods(**pods(ONE, TWO)))
+    assert first["changed"] is True
+    assert [pod["name"] for pod in first["pods"]] == [ONE, TWO]
+    assert first["pods"][0]["namespace_path"] == "/run/netns/g.s-1"
+    assert [item["address"] for item in first["pods"][0]["addresses"]] == ["10.10.0.2", "fd10::2"]
+    assert site.ports() == {PORT, OTHER_PORT}
+    link = json.loads(site.inside("g.s-1", "ip", "-j", "addr", "show", "eth0"))[0]
+    assert link["address"] == first["pods"][0]["mac"] == _model.mac_of(ONE)
+    assert link["mtu"] == first["pods"][0]["mtu"] == 1400
+    assert "default via 10.10.0.1" in site.inside("g.s-1", "ip", "route")
+    assert "default via fd10::1" in site.inside("g.s-1", "ip", "-6", "route")
+    assert site.host.run("ovs-vsctl", "get", "interface", PORT, "external_ids") == (
+        f'{{qnet-addresses="10.10.0.2,fd10::2", qnet-mac="{_model.mac_of(ONE)}", qnet-pod="{ONE}", qnet-service="g/s"}}'
+    )
+    assert site.reaches("g.s-1", "10.10.0.3")
+    assert site.reaches("g.s-1", "fd10::3")
+    assert site.declared()[ONE]["addresses"] == ["10.10.0.2", "fd10::2"]
+
+    again = good(site.pods(**pods(ONE, TWO)))
+    assert again["changed"] is False
+    assert again["diff"]["before"] == again["diff"]["after"]
+    assert again["pods"] == first["pods"]
+
+
+def test_tcp_data_is_whole_on_the_userspace_datapath(site: Site) -> None:
+    """With transmit checksums left to the interface, the receiver would throw the segments away."""
+    good(site.pods(**pods(ONE, TWO)))
+    assert "tx-checksumming: off" in site.inside("g.s-1", "ethtool", "-k", "eth0")
+    serve = "import socket;s=socket.create_server(('10.10.0.3',80));c,_=s.accept();c.sendall(b'x'*300000);c.close()"
+    server = site.host.popen("ip", "netns", "exec", "g.s-2", "python3", "-c", serve)
+    fetch = (
+        "import socket,time\n"
+        "for _ in range(100):\n"
+        "  try: s=socket.create_connection(('10.10.0.3',80),5); break\n"
+        "  except ConnectionRefusedError: time.sleep(0.05)\n"
+        "n=0\n"
+        "while d:=s.recv(65536): n+=len(d)\n"
+        "print(n)"
+    )
+    try:
+        assert site.inside("g.s-1", "python3", "-c", fetch) == "300000"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_check_mode_says_what_a_run_does_and_changes_nothing(site: Site) -> None:
+    foreseen = good(site.pods(True, **pods(ONE)))
+    assert site.declared() == {}
+    assert site.ports() == site.namespaces() == set()
+    done = good(site.pods(**pods(ONE)))
+    for key in ("changed", "diff", "pods", "plan", "detached"):
+        assert foreseen[key] == done[key], key
+    assert good(site.pods(True, **pods(ONE)))["changed"] is False
+
+    for step in ({"state": "detached"}, {"state": "present"}, {"state": "absent"}):
+        foreseen = good(site.pods(True, **pods(ONE, **step)))
+        assert (PORT in site.ports()) == (step["state"] != "present")
+        done = good(site.pods(**pods(ONE, **step)))
+        assert foreseen["changed"] is done["changed"] is True
+        assert foreseen["diff"] == done["diff"]
+
+
+def test_states_of_a_single_pod(site: Site) -> None:
+    declared = good(site.pods(name=ONE, service="g/s", addresses=["10.10.7.7"], weight=50, state="declared"))
+    assert declared["changed"] is True
+    assert declared["pods"][0]["addresses"][0]["address"] == "10.10.7.7"
+    assert site.ports() == site.namespaces() == set()
+
+    assert good(site.pods(name=ONE))["changed"] is True
+    assert site.ports() == {PORT}
+    assert "10.10.7.7/16" in site.inside("g.s-1", "ip", "addr")
+    assert site.declared()[ONE]["weight"] == 50
+
+    assert good(site.pods(name=ONE, draining=True, containers=["c1"]))["plan"][0]["action"] == "change"
+    assert site.declared()[ONE]["state"] == "draining"
+
+    site.intent.stop()  # detaching must work when the intent database is away
+    detached = good(site.pods(name=ONE, state="detached"))
+    assert detached["changed"] is True
+    assert detached["detached"] == [ONE]
+    assert site.ports() == site.namespaces() == set()
+    assert good(site.pods(name=ONE, state="detached"))["changed"] is False
+    site.intent.start()
+    assert set(site.declared()) == {ONE}
+
+    good(site.pods(name=ONE))
+    absent = good(site.pods(name=ONE, state="absent"))
+    assert absent["changed"] is True
+    assert site.declared() == {}
+    assert site.ports() == site.namespaces() == set()
+    assert good(site.pods(name=ONE, state="absent"))["changed"] is False
+
+
+def test_changes_of_a_declaration_reach_the_namespace(site: Site) -> None:
+    good(site.pods(**pods(ONE, TWO)))
+    index = site.host.run("ovs-vsctl", "get", "interface", PORT, "ifindex")
+    change = {"name": ONE, "service": "g/s", "addresses": ["10.10.9.9"], "mac": "02:00:00:00:00:09"}
+    assert good(site.pods(pods=[change], mtu=1350))["changed"] is True
+    link = json.loads(site.inside("g.s-1", "ip", "-j", "addr", "show", "eth0"))[0]
+    assert (link["address"], link["mtu"]) == ("02:00:00:00:00:09", 1350)
+    assert [item["local"] for item in link["addr_info"]] == ["10.10.9.9"]
+    assert 'qnet-addresses="10.10.9.9"' in site.host.run("ovs-vsctl", "get", "interface", PORT, "external_ids")
+    assert site.host.run("ovs-vsctl", "get", "interface", PORT, "ifindex") == index
+    assert site.reaches("g.s-2", "10.10.9.9")
+    assert good(site.pods(pods=[change], mtu=1350))["changed"] is False
+
+
+def test_the_smaller_mtu_counts(site: Site) -> None:
+    tiny = {"name": "g/tiny-1", "service": "g/tiny"}
+    assert good(site.pods(pods=[tiny]))["pods"][0]["mtu"] == 1300
+    assert "mtu 1300" in site.inside("g.tiny-1", "ip", "link", "show", "eth0")
+    assert good(site.pods(pods=[tiny], mtu=1290))["pods"][0]["mtu"] == 1290
+    assert good(site.pods(pods=[tiny], mtu=None))["pods"][0]["mtu"] == 1300
+    refused = site.pods(pods=[{"name": ONE, "service": "g/s"}], mtu=None)
+    assert refused["failed"] is True
+    assert refused["msg"].startswith(f"mtu: pod {ONE}")
+    assert ONE not in site.declared()
+
+
+def in_pod(*command: str) -> Callable[[Site], object]:
+    return lambda site: site.inside("g.s-1", *command)
+
+
+def on_host(*command: str) -> Callable[[Site], object]:
+    return lambda site: site.host.run(*command)
+
+
+def rebooted(site: Site) -> None:
+    """What a reboot leaves: the database of Open vSwitch, and nothing else."""
+    site.host.run("ip", "netns", "delete", "g.s-1")
+    site.host.run("ip", "netns", "delete", "g.s-2")
+    wait_until(lambda: "type veth" not in site.host.run("ip", "link", "show", "type", "veth") and not links(site), 5)
+    site.host.kill("ovs-vswitchd")
+    site.host.start_daemon()
+
+
+def links(site: Site) -> list[Options]:
+    return t.cast("list[Options]", json.loads(site.host.run("ip", "-j", "link", "show", "type", "veth")))
+
+
+def left_a_plain_file(site: Site) -> None:
+    """What a kill between making the file and mounting the namespace on it leaves."""
+    site.host.run("ip", "netns", "delete", "g.s-1")
+    site.host.run("touch", "/run/netns/g.s-1")
+
+
+def strange_interface(site: Site) -> None:
+    site.inside("g.s-1", "ip", "link", "delete", "eth0")
+    site.inside("g.s-1", "ip", "link", "add", "name", "eth0", "type", "veth", "peer", "name", "x0")
+
+
+HALVES: dict[str, Callable[[Site], object]] = {
+    "no port": on_host("ovs-vsctl", "del-port", PORT),
+    "no veth": on_host("ip", "link", "delete", PORT),
+    "no namespace": on_host("ip", "netns", "delete", "g.s-1"),
+    "a plain file for a namespace": left_a_plain_file,
+    "another interface of that name": strange_interface,
+    "after a reboot": rebooted,
+    "host interface down": on_host("ip", "link", "set", PORT, "down"),
+    "host interface with arp": on_host("ip", "link", "set", PORT, "arp", "on"),
+    "host interface with another mtu": on_host("ip", "link", "set", PORT, "mtu", "1500"),
+    "host interface unguarded": on_host("sh", "-c", f"echo 0 > /proc/sys/net/ipv4/conf/{PORT}/rp_filter"),
+    "wrong mac": in_pod("ip", "link", "set", "eth0", "address", "02:00:00:00:00:77"),
+    "wrong mtu": in_pod("ip", "link", "set", "eth0", "mtu", "1500"),
+    "interface down": in_pod("ip", "link", "set", "eth0", "down"),
+    "no address": in_pod("ip", "addr", "flush", "dev", "eth0", "scope", "global"),
+    "no IPv6 address": in_pod("ip", "addr", "delete", "fd10::2/64", "dev", "eth0"),
+    "one address too many": in_pod("ip", "addr", "add", "10.10.0.99/16", "dev", "eth0"),
+    "wrong prefix length": in_pod(
+        "sh", "-c", "ip addr delete 10.10.0.2/16 dev eth0; ip addr add 10.10.0.2/24 dev eth0"
+    ),
+    "no default route": in_pod("ip", "route", "delete", "default"),
+    "no IPv6 default route": in_pod("ip", "-6", "route", "delete", "default"),
+    "wrong default route": in_pod("ip", "route", "replace", "default", "via", "10.10.0.77"),
+    "a second default route": in_pod("ip", "route", "add", "default", "via", "10.10.0.77", "metric", "9"),
+    "no route to the subnet": in_pod("ip", "route", "delete", "10.10.0.0/16"),
+    "no IPv6 route to the subnet": in_pod("ip", "-6", "route", "delete", "fd10::/64"),
+    "checksums offloaded": in_pod("ethtool", "-K", "eth0", "tx", "on"),
+    "IPv6 off": in_pod("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
+    "accepts router advertisements": in_pod("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra"),
+    "port says another address": on_host("ovs-vsctl", "set", "interface", PORT, "external_ids:qnet-addresses=1.2.3.4"),
+    "port says nothing": on_host("ovs-vsctl", "clear", "interface", PORT, "external_ids"),
+    "port on another bridge": on_host(
+        "sh", "-c", f"ovs-vsctl --may-exist add-br br-x -- set bridge br-x datapath_type=netdev -- del-port {PORT}"
+        f" -- add-port br-x {PORT}"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_a_half_made_pod_is_repaired(attached: Site, half: str) -> None:
+    HALVES[half](attached)
+    foreseen = good(attached.pods(True, **pods(ONE, TWO)))
+    assert foreseen["changed"] is True
+    repaired = good(attached.pods(**pods(ONE, TWO)))
+    assert repaired["changed"] is True
+    assert repaired["diff"] == foreseen["diff"]
+    again = good(attached.pods(**pods(ONE, TWO)))
+    assert again["changed"] is False, again["diff"]
+    assert attached.ports() == {PORT, OTHER_PORT}
+    assert attached.reaches("g.s-2", "10.10.0.2")
+    assert attached.reaches("g.s-1", "fd10::3")
+
+
+def test_a_run_killed_at_any_moment_is_repaired_by_the_next(site: Site) -> None:
+    for delay in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
+        process = site.host.start_module(
+            "qnet_pod", database=[site.intent.remote], mtu=1400, **pods(*(f"g/s-{n}" for n in range(1, 9)))
+        )
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        # The order: a port on the bridge means that its namespace was complete.
+        for port in site.ports():
+            pod = site.host.run("ovs-vsctl", "get", "interface", port, "external_ids:qnet-pod").strip('"')
+            assert "10.10." in site.inside(_model.namespace_of(pod), "ip", "route", "show", "default")
+        good(site.pods(**pods(*(f"g/s-{n}" for n in range(1, 9)))))
+        assert good(site.pods(**pods(*(f"g/s-{n}" for n in range(1, 9)))))["changed"] is False
+        good(site.pods(pods=[], purge=True))
+
+
+def test_all_ports_of_a_call_appear_in_one_transaction(site: Site) -> None:
+    names = [f"g/s-{number}" for number in range(1, 11)]
+    good(site.pods(**pods(*names[:5])))
+    before = int(site.host.run("ovs-vsctl", "get", "open", ".", "next_cfg"))
+    # Five arrive and five leave.
+    result = good(site.pods(**pods(*names[5:], purge=True)))
+    assert int(site.host.run("ovs-vsctl", "get", "open", ".", "next_cfg")) == before + 1
+    assert sorted(result["detached"]) == sorted(names[:5])
+    assert site.ports() == {_model.port_name_of(name) for name in names[5:]}
+    assert len(links(site)) == 5
+    assert set(site.declared()) == set(names)
+
+
+def test_purge_takes_pods_only(site: Site) -> None:
+    site.host.run("ovs-vsctl", "add-port", "br-int", "in0", "--", "set", "interface", "in0", "type=internal")
+    good(site.pods(**pods(ONE, TWO)))
+    result = good(site.pods(**pods(TWO, purge=True)))
+    assert result["detached"] == [ONE]
+    assert site.ports() == {"in0", OTHER_PORT}
+    assert site.namespaces() == {"g.s-2"}
+    assert set(site.declared()) == {ONE, TWO}
+    assert good(site.pods(**pods(TWO, purge=True)))["changed"] is False
+    good(site.pods(**pods(TWO, purge=True, state="declared")))
+    assert set(site.declared()) == {TWO}
+
+
+def test_an_existing_namespace_is_attached_and_left_when_detached(site: Site) -> None:
+    site.host.run("ip", "netns", "add", "container")
+    existing = {"name": ONE, "service": "g/s", "namespace_path": "/run/netns/container"}
+    assert good(site.pods(pods=[existing, {"name": TWO, "service": "g/s"}]))["changed"] is True
+    assert site.namespaces() == {"container", "g.s-2"}
+    assert site.reaches("container", "10.10.0.3")
+    assert good(site.pods(pods=[existing]))["changed"] is False
+    assert good(site.pods(pods=[existing], state="detached"))["changed"] is True
+    assert site.namespaces() == {"container", "g.s-2"}
+    assert "eth0" not in site.inside("container", "ip", "link")
+    assert good(site.pods(pods=[existing], state="detached"))["changed"] is False
+
+
+@pytest.fixture
+def containers(site: Site) -> Iterator[list[int]]:
+    """Two processes on the host, each with a network namespace of its own without a name."""
+    running = []
+    for _number in range(2):
+        running.append(site.host.popen("unshare", "--net", "sh", "-c", "echo; exec sleep 60", stdout=subprocess.PIPE))
+        assert running[-1].stdout is not None
+        running[-1].stdout.readline()
+    yield [process.pid for process in running]
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_the_namespace_of_a_process_is_attached(site: Site, containers: list[int]) -> None:
+    good(site.pods(**pods(TWO)))
+    # The second stands for a restart of the container: the new namespace takes over, the pod keeps its address.
+    for pid in containers:
+        assert good(site.pods(name=ONE, service="g/s", pid=pid))["changed"] is True
+        assert good(site.pods(name=ONE, service="g/s", pid=pid))["changed"] is False
+        assert site.reaches("g.s-2", "10.10.0.3")
+
+
+def echoes_of_the_host(site: Site) -> int:
+    """How many echo requests the host's own stack has taken in."""
+    names, values = (line for line in site.host.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Icmp:"))
+    return int(dict(zip(names.split(), values.split(), strict=True))["InEchos"])
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_host_itself_is_not_reached_through_the_port_of_a_pod(site: Site, guarded: bool) -> None:
+    """On the userspace datapath the host's own stack sees the packets as well; without the guard it takes them."""
+    good(site.pods(**pods(ONE)))
+    site.host.run("ovs-vsctl", "set-fail-mode", "br-int", "secure")
+    site.host.run("ovs-ofctl", "del-flows", "br-int")
+    if not guarded:
+        site.host.run("ip", "link", "set", PORT, "arp", "on")
+        for setting in ("rp_filter", "drop_unicast_in_l2_multicast"):
+            site.host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv4/conf/{PORT}/{setting}")
+    mac = json.loads(site.host.run("ip", "-j", "link", "show", PORT))[0]["address"]
+    site.host.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+    try:
+        before = echoes_of_the_host(site)
+        for lladdr in (mac, "ff:ff:ff:ff:ff:ff"):
+            site.inside("g.s-1", "ip", "neigh", "replace", "10.10.0.1", "lladdr", lladdr, "dev", "eth0")
+            assert not site.reaches("g.s-1", "192.0.2.1")
+        site.inside("g.s-1", "ip", "route", "add", "192.0.2.1/32", "dev", "eth0")  # asks by ARP
+        assert not site.reaches("g.s-1", "192.0.2.1")
+        heard = site.inside("g.s-1", "ip", "neigh", "show", "192.0.2.1")
+        assert (echoes_of_the_host(site) == before) is guarded
+        assert (mac not in heard) is guarded
+    finally:
+        site.host.run("ip", "addr", "delete", "192.0.2.1/32", "dev", "lo")
+
+
+REFUSALS: dict[str, tuple[Options, list[str]]] = {
+    "unknown service": ({"pods": [{"name": ONE, "service": "g/none"}]}, ["pods[0]"]),
+    "no service": ({"pods": [{"name": ONE}]}, ["pods[0].service"]),
+    "no service for a single pod": ({"name": ONE}, ["service"]),
+    "bad names": ({"pods": [{"name": "x"}, {"name": "a/b", "service": "c/d"}]}, ["pods[0].name", "pods[1].service"]),
+    "address outside": ({"name": ONE, "service": "g/s", "addresses": ["192.0.2.1"]}, ["pod 'g/s-1'"]),
+    "no such namespace": ({"name": ONE, "service": "g/s", "namespace_path": "/run/netns/none"}, [f"pod {ONE}"]),
+    "no such process": ({"name": ONE, "service": "g/s", "pid": 2**22 + 1}, [f"pod {ONE}"]),
+    "no bridge": ({"name": ONE, "service": "g/s", "bridge": "br-none"}, ["bridge"]),
+    "purge of one": ({"name": ONE, "service": "g/s", "purge": True}, ["purge"]),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_refusal_comes_before_any_change(site: Site, why: str, check_mode: bool) -> None:
+    options, starts = copy.deepcopy(REFUSALS[why])
+    result = site.pods(check_mode, **options)
+    assert result["failed"] is True
+    assert [problem[: len(start)] for problem, start in zip(result["problems"], starts, strict=True)] == starts
+    assert site.declared() == {}
+    assert site.ports() == site.namespaces() == set()
+    assert links(site) == []
+
+
+def test_a_container_with_a_network_of_its_own_is_refused(site: Site) -> None:
+    site.host.run("ip", "netns", "add", "container")
+    site.inside("container", "ip", "link", "add", "name", "eth0", "type", "veth", "peer", "name", "x0")
+    result = site.pods(name=ONE, service="g/s", namespace_path="/run/netns/container")
+    assert result["failed"] is True
+    assert "has an interface eth0 that is not this pod's" in result["msg"]
+    assert site.declared() == {}
+
+
+def test_a_host_without_ovs_says_how_to_install_it(site: Site, tmp_path: pathlib.Path) -> None:
+    bare = Host(tmp_path)
+    try:
+        bare.start(switch=False)
+        result = bare.module("qnet_pod", name=ONE, service="g/s", mtu=1400, database=[site.intent.remote])
+        assert result["failed"] is True
+        assert "no Open vSwitch on this host" in result["msg"]
+        assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
+    finally:
+        bare.stop()
+    assert site.declared() == {}
+
+
+def test_a_pod_moves_to_another_host_and_keeps_its_address(site: Site, tmp_path: pathlib.Path) -> None:
+    good(site.pods(**pods(ONE)))
+    other = Host(tmp_path)
+    try:
+        other.start()
+        good(other.module("qnet_vswitch", bridges=[{"name": "br-int", "datapath_type": "netdev"}]))
+        elsewhere = Site(other, site.intent)
+        good(site.pods(**pods(ONE, state="detached")))
+        moved = good(elsewhere.pods(**pods(ONE)))
+        assert moved["plan"] == []
+        assert "10.10.0.2/16" in elsewhere.inside("g.s-1", "ip", "addr")
+        assert site.ports() == set()
+        assert elsewhere.ports() == {PORT}
+    finally:
+        other.stop()
+
+
+def test_without_vswitchd_it_says_so_and_a_later_run_attaches(site: Site) -> None:
+    site.host.kill("ovs-vswitchd")
+    try:
+        result = site.pods(**pods(ONE, wait_seconds=1))
+        assert result["failed"] is True
+        assert "ovs-vswitchd has not applied the configuration within 1 s" in result["msg"]
+    finally:
+        site.host.start_daemon()
+    good(site.pods(**pods(ONE, TWO)))
+    assert good(site.pods(**pods(ONE, TWO)))["changed"] is False
+    assert site.reaches("g.s-2", "10.10.0.2")
