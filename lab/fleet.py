@@ -122,7 +122,10 @@ def locked(name: str) -> Iterator[None]:
 
 
 def choose_block(name: str) -> str:
-    """A /23 of the pool that no route and no podman network of this machine uses; the same name starts at the same one."""
+    """A /23 of the pool that no route and no podman network of this machine uses.
+
+    The search begins at a place given by the name, so the same lab gets the same addresses again where it can.
+    """
     routes = [row["dst"] for row in json.loads(run("ip", "-json", "-4", "route", "show", "table", "all"))]
     known = [network for row in json.loads(podman("network", "ls", "--format", "json")) for network in row["subnets"]]
     used = [ipaddress.ip_network(dst, strict=False) for dst in routes if dst not in ("default", "0.0.0.0/0")]
@@ -342,8 +345,13 @@ def execute(name: str, host: str, command: list[str]) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="lab", description="A fleet of hosts on this machine.", epilog=(
-        "Environment: QNET_LAB (name, default qnet), QNET_LAB_CONTROLLERS, QNET_LAB_SWITCHES (numbers, default 3)."))
+    parser = argparse.ArgumentParser(
+        prog="lab",
+        description="A fleet of hosts on this machine.",
+        epilog=(
+            "Environment: QNET_LAB (name, default qnet), QNET_LAB_CONTROLLERS, QNET_LAB_SWITCHES (numbers, default 3)."
+        ),
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="bring the lab up, or repair it")
     downward = commands.add_parser("down", help="remove everything the lab made")

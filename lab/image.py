@@ -50,11 +50,13 @@ def apt_sources() -> str:
         say("updating the package lists of this machine")
         run("apt-get", "-q", "update")
         rows = [line.split("|") for line in run(*listing, "Created-By: Packages").splitlines()]
-    found = sorted({
-        f"deb {uri} {suite} {component}"
-        for uri, suite, component, source in rows
-        if source.lower() == origin and (suite == codename or suite.startswith(f"{codename}-"))
-    })
+    found = sorted(
+        {
+            f"deb {uri} {suite} {component}"
+            for uri, suite, component, source in rows
+            if source.lower() == origin and (suite == codename or suite.startswith(f"{codename}-"))
+        }
+    )
     if not any(f" {codename} " in line for line in found):
         raise LabError(f"apt has no source of {origin} {codename}: add one to /etc/apt/sources.list.d")
     return "\n".join(found) + "\n"

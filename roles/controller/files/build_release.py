@@ -21,6 +21,7 @@ import tomllib
 
 KEPT = 3  # archives that stay in the cache
 
+
 def content_hash(source: pathlib.Path, requirements: pathlib.Path) -> str:
     """A hash over all that goes into the archive: sources, pins, and the Python that builds it."""
     digest = hashlib.sha256(f"{platform.machine()} {sys.version_info[:2]}\n".encode())

@@ -4,6 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: controller_release
 short_description: Install a release of the controller beside the others, or make it the one that runs
@@ -11,7 +23,8 @@ description:
   - With O(state=installed) an archive of wheels becomes a virtual environment. No package index is used.
   - With O(state=active) the release checks itself with the configuration, the link C(current) points to it, the unit is
     restarted and has to become ready. When it does not, the release that ran before is put back.
-  - The unit is restarted exactly when what it runs differs from what it should run, also when an earlier run was interrupted.
+  - The unit is restarted exactly when what it runs differs from what it should run, also when an earlier run was
+    interrupted.
 options:
   directory:
     description: Directory of the releases.
@@ -58,18 +71,6 @@ current:
   returned: O(state=active)
   type: str
 """
-
-import contextlib
-import hashlib
-import os
-import shutil
-import tarfile
-import time
-import urllib.error
-import urllib.request
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
 
 COMPLETE = ".complete"  # written last: a directory without it is what an interrupted run has left
 STAMP = ".running"  # what the unit was last seen ready with
@@ -154,7 +155,8 @@ class Releases:
 
     def active(self) -> bool:
         """Whether the unit runs and starts at boot."""
-        return all(self.module.run_command(["systemctl", word, "--quiet", self.unit])[0] == 0 for word in ("is-active", "is-enabled"))
+        questions = (["systemctl", word, "--quiet", self.unit] for word in ("is-active", "is-enabled"))
+        return all(self.module.run_command(question)[0] == 0 for question in questions)
 
     def activate(self) -> bool:
         """Make the release the one that runs; return whether anything had to be done."""
@@ -176,8 +178,9 @@ class Releases:
     def check_itself(self) -> None:
         """Have the release check itself and the configuration, before anything is touched."""
         program = self.path(self.release, "bin", "qnet-controller")
-        argv = [program, "--config", self.module.params["configuration"], "--check"]
-        self.run("setpriv", "--reuid=qnet", "--regid=qnet", "--clear-groups", *argv, what=f"{self.release} refuses to run")
+        as_user = ("setpriv", "--reuid=qnet", "--regid=qnet", "--clear-groups")
+        arguments = ("--config", self.module.params["configuration"], "--check")
+        self.run(*as_user, program, *arguments, what=f"{self.release} refuses to run")
 
     def switch(self, release: str) -> str:
         """Point the link to a release and restart the unit. Returns why it is not ready, or an empty string."""

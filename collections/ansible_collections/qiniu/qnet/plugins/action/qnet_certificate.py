@@ -29,7 +29,7 @@ USAGES = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
 
 def now() -> datetime.datetime:
     """The present, in UTC."""
-    return datetime.datetime.now(tz=datetime.timezone.utc)
+    return datetime.datetime.now(tz=datetime.UTC)
 
 
 def common_name(text: str) -> x509.Name:
@@ -51,10 +51,8 @@ def alternative_names(name: str, addresses: list[str]) -> x509.SubjectAlternativ
 
 
 def expiry(certificate: x509.Certificate) -> datetime.datetime:
-    """When a certificate expires, whatever the version of the library."""
-    return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc) if not hasattr(
-        certificate, "not_valid_after_utc"
-    ) else certificate.not_valid_after_utc
+    """When a certificate expires."""
+    return certificate.not_valid_after_utc
 
 
 def key_usage(*, authority: bool) -> x509.KeyUsage:
@@ -101,11 +99,13 @@ class Authority:
             return None
         try:
             private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+            if not isinstance(private, ec.EllipticCurvePrivateKey):
+                raise ValueError("ca.key is no key of an elliptic curve")
             return cls(private, x509.load_pem_x509_certificate(certificate.read_bytes()))
         except (OSError, ValueError) as error:
             raise AnsibleActionFail(
-                f"ca_directory: the CA in {directory} cannot be used: {error}; restore ca.key and ca.pem from a backup, "
-                "or move both away to start a new CA (every host then gets a new certificate)"
+                f"ca_directory: the CA in {directory} cannot be used: {error}; restore ca.key and ca.pem from a "
+                "backup, or move both away to start a new CA (every host then gets a new certificate)"
             ) from error
 
     @classmethod
@@ -153,7 +153,11 @@ class Authority:
         return pem(certificate)
 
     def fault(
-        self, certificate: x509.Certificate, request: x509.CertificateSigningRequest, name: str, addresses: list[str],
+        self,
+        certificate: x509.Certificate,
+        request: x509.CertificateSigningRequest,
+        name: str,
+        addresses: list[str],
         days: int,
     ) -> str:
         """Why a host certificate has to be replaced, or an empty string."""
@@ -165,8 +169,10 @@ class Authority:
             return "it belongs to another key"
         if certificate.subject != common_name(name):
             return "its common name differs"
-        wanted = {x509.ExtendedKeyUsage: x509.ExtendedKeyUsage(USAGES),
-                  x509.SubjectAlternativeName: alternative_names(name, addresses)}
+        wanted: dict[Any, x509.ExtensionType] = {
+            x509.ExtendedKeyUsage: x509.ExtendedKeyUsage(USAGES),
+            x509.SubjectAlternativeName: alternative_names(name, addresses),
+        }
         for kind, value in wanted.items():
             try:
                 if certificate.extensions.get_extension_for_class(kind).value != value:
@@ -234,10 +240,15 @@ class ActionModule(ActionBase):
         request = x509.load_pem_x509_csr(have["request"].encode())
         signed = authority.sign(request, arguments["name"], arguments["addresses"], arguments["validity_days"])
         done = self.on_host(arguments, authority, signed, task_vars)
-        return done if done.get("failed") else self.result({**done, "changed": True}, have["certificate"], signed, fault)
+        if done.get("failed"):
+            return done
+        return self.result({**done, "changed": True}, have["certificate"], signed, fault)
 
     def on_host(
-        self, arguments: dict[str, Any], authority: Authority | None, certificate: str | None,
+        self,
+        arguments: dict[str, Any],
+        authority: Authority | None,
+        certificate: str | None,
         task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Run the module on the host."""
@@ -264,5 +275,10 @@ class ActionModule(ActionBase):
         result["expires"] = expiry(certificate).isoformat() if certificate else ""
         if fault:
             wanted = describe(after) or f"a new certificate: {fault}\n"
-            result["diff"] = {"before": describe(before), "after": wanted, "before_header": "host.pem", "after_header": "host.pem"}
+            result["diff"] = {
+                "before": describe(before),
+                "after": wanted,
+                "before_header": "host.pem",
+                "after_header": "host.pem",
+            }
         return result

@@ -12,9 +12,10 @@ short_description: Give a host a key and a certificate of the fleet's own CA
 version_added: 0.1.0
 description:
   - Makes a private key on the host, where it stays, and a certificate for it that a CA on the control node signs.
-  - The CA is made in O(ca_directory) on the control node when it is not there yet. Its key never leaves the control node.
-  - The certificate serves both ends of a connection (C(clientAuth) and C(serverAuth)). It is renewed when it is about to
-    expire, when the names asked for differ, or when it does not belong to the key or the CA.
+  - The CA is made in O(ca_directory) on the control node when it is not there yet. Its key never leaves that node.
+  - The certificate serves both ends of a connection (C(clientAuth) and C(serverAuth)).
+  - It is renewed when it is about to expire, when the names asked for differ, or when it does not belong to the key or
+    the CA.
   - The CA takes nothing but the public key from the host's request; the names come from this task.
 author:
   - qnet contributors (@qnet)
@@ -42,7 +43,8 @@ options:
     elements: str
     default: []
   ca_directory:
-    description: Directory of the CA on the control node (files C(ca.pem) and C(ca.key)), made with mode 0700 if missing.
+    description:
+      - Directory of the CA on the control node (files C(ca.pem) and C(ca.key)), made with mode 0700 if missing.
     type: path
     required: true
   directory:
@@ -232,7 +234,9 @@ def main() -> None:
         store.ensure_access("host.pem", 0o644)
         module.exit_json(changed=store.changed, request=store.request(), certificate=read(store.path("host.pem")))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or store.directory}: {error.strerror}; check the directory and its rights")
+        module.fail_json(
+            msg=f"{error.filename or store.directory}: {error.strerror}; check the directory and its rights"
+        )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def routes(family: str, device: str) -> list[str]:
     """The routes of a device that do not come with its addresses, as the rest of a `route replace` command."""
     lines = run("ip", family, "route", "show", "table", "all", "dev", device).splitlines()
     words = [[word for word in line.split() if word not in ("linkdown", "dead")] for line in lines]
-    kept = [" ".join(line) for line in words if "kernel" not in line and line[0] not in ("local", "broadcast", "multicast")]
+    own = ("local", "broadcast", "multicast")
+    kept = [" ".join(line) for line in words if "kernel" not in line and line[0] not in own]
     # A route through a gateway needs the route to that gateway first.
     return sorted(kept, key=lambda line: " via " in line)
 
@@ -63,20 +64,19 @@ def move(source: str, target: str) -> None:
     moved = addresses(source)
     if not moved:
         return
+    moved_routes = {family: routes(family, source) for family in ("-4", "-6")}
     batch = [f"link set dev {target} up", f"address flush dev {source} scope global"]
     batch += [f"address add {address} dev {target}" for address in moved]
-    for family in ("-4", "-6"):
-        batch += [f"{'-6 ' if family == '-6' else ''}route replace {route} dev {target}" for route in routes(family, source)]
-    batch4 = [line for line in batch if not line.startswith("-6 ")]
-    run("ip", "-batch", "-", stdin="\n".join(batch4) + "\n")
-    batch6 = [line.removeprefix("-6 ") for line in batch if line.startswith("-6 ")]
-    if batch6:
-        run("ip", "-6", "-batch", "-", stdin="\n".join(batch6) + "\n")
+    run("ip", "-batch", "-", stdin="\n".join(batch) + "\n")
+    for family, lines in moved_routes.items():
+        if lines:
+            batch = [f"route replace {line} dev {target}" for line in lines]
+            run("ip", family, "-batch", "-", stdin="\n".join(batch) + "\n")
 
 
 def without_kernel(interface: str) -> None:
     """Keep the kernel from handling the packets of the interface, and from merging them for the bridge."""
-    rules = f'table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain prerouting {{\n'
+    rules = f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain prerouting {{\n"
     rules += f'    type filter hook prerouting priority raw; iifname "{interface}" drop;\n  }}\n}}\n'
     run("nft", "-f", "-", stdin=rules)
     for feature in ("gro", "lro"):  # some drivers have no such switch
