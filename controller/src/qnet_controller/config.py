@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration file (TOML) as frozen dataclasses. Every error is found at once, with path, value, rule and hint."""
+"""The configuration file (TOML) as frozen dataclasses; every error is found at once, with path, value, rule, hint."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ class ConfigError(Exception):
 
 
 _MISSING = object()
+_PKI = ("ca", "certificate", "private_key")
 _SECTIONS = ("name", "openflow", "database", "pki", "controllers", "api", "decisions")
 
 
@@ -131,7 +132,8 @@ class _Reader:
 
     def seconds(self, path: str, value: object, least: int, most: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            self.fault(path, value, f"must be a whole number of seconds from {least} to {most}", "leave it out for the default")
+            rule = f"must be a whole number of seconds from {least} to {most}"
+            self.fault(path, value, rule, "leave it out for the default")
             return least
         return value
 
@@ -146,7 +148,7 @@ def parse(data: dict[str, Any], source: str) -> Config:
     read.known("", data, _SECTIONS)
     openflow = read.section("openflow", ("listen",))
     database = read.section("database", ("remotes",))
-    pki = read.section("pki", ("ca", "certificate", "private_key"))
+    pki = read.section("pki", _PKI)
     api = read.section("api", ("listen",))
     controllers = _controllers(read)
     name = read.text("name", data.get("name", _MISSING), "the name of this host in [[controllers]]")
@@ -156,7 +158,7 @@ def parse(data: dict[str, Any], source: str) -> Config:
         name,
         read.endpoint("openflow.listen", openflow.get("listen", _MISSING), 'for example "0.0.0.0:6653"'),
         _remotes(read, database.get("remotes", _MISSING)),
-        Pki(*(read.file(f"pki.{key}", pki.get(key, _MISSING), "a PEM file") for key in ("ca", "certificate", "private_key"))),
+        Pki(*(read.file(f"pki.{key}", pki.get(key, _MISSING), "a PEM file") for key in _PKI)),
         controllers,
         read.endpoint("api.listen", api.get("listen", _MISSING), 'for example "127.0.0.1:9680"'),
         _decisions(read),
@@ -227,7 +229,9 @@ def load(path: Path) -> Config:
     try:
         data = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(str(path), [Fault("file", str(path), f"cannot be read: {error.strerror}", "check the path")]) from None
+        fault = Fault("file", str(path), f"cannot be read: {error.strerror}", "check the path")
+        raise ConfigError(str(path), [fault]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [Fault("file", str(path), f"is not TOML: {error}", "see the line named")]) from None
+        fault = Fault("file", str(path), f"is not TOML: {error}", "see the line named")
+        raise ConfigError(str(path), [fault]) from None
     return parse(data, str(path))

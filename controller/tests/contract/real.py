@@ -73,7 +73,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate, private = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        certificate.write_bytes(self._build(subject, key.public_key(), ca=False).public_bytes(serialization.Encoding.PEM))
+        certificate.write_bytes(
+            self._build(subject, key.public_key(), ca=False).public_bytes(serialization.Encoding.PEM)
+        )
         private.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -19,6 +19,7 @@ from ..ovsdb.feed import Feed, Tls
 
 LOG = logging.getLogger("qnet_controller")
 
+_PKI_HINT = "run the certificates role"
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
 
 
@@ -37,11 +38,11 @@ def _context(config: Config) -> ssl.SSLContext:
         try:
             path.read_bytes()
         except OSError as error:
-            raise SystemExit(f"pki.{name}: {str(path)!r}: cannot be read: {error.strerror}; run the certificates role") from None
+            raise SystemExit(f"pki.{name}: {str(path)!r}: cannot be read: {error.strerror}; {_PKI_HINT}") from None
     try:
         return tls_context(pki.ca, pki.certificate, pki.private_key)
     except OSError as error:
-        raise SystemExit(f"pki: the certificate, key or CA cannot be used: {error}; run the certificates role") from None
+        raise SystemExit(f"pki: certificate, key or CA cannot be used: {error}; {_PKI_HINT}") from None
 
 
 async def run(config: Config, context: ssl.SSLContext) -> int:

@@ -313,7 +313,8 @@ class Controller:
         switch = self._switch(session)
         if switch is None or role.role == switch.role:
             return
-        LOG.info("%s of %s by another controller (generation %d)", Roles.NAMES[role.role % 4], switch.host, role.generation)
+        name = Roles.NAMES[role.role % 4]
+        LOG.info("%s of %s by another controller (generation %d)", name, switch.host, role.generation)
         switch.role = role.role
         switch.adopted = False
         switch.program = None

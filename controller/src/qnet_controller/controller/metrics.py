@@ -14,9 +14,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.packet_in = self._counter("qnet_packet_in", "Packets that asked for a decision", "switch", "table")
-        self.packet_in_dropped = self._counter(
-            "qnet_packet_in_dropped", "Packets left undecided", "reason"
-        )
+        self.packet_in_dropped = self._counter("qnet_packet_in_dropped", "Packets left undecided", "reason")
         self.decisions = self._counter("qnet_decision", "Decisions by kind", "kind")
         self.packet_in_duration = Histogram(
             "qnet_packet_in_duration_seconds",
@@ -32,7 +30,7 @@ class Metrics:
         self.handler_exceptions = self._counter("qnet_handler_exceptions", "Exceptions survived in a handler", "event")
         self.refused_peers = self._counter("qnet_refused_peers", "Connections that claimed another host's switch")
         self.switches = Gauge("qnet_switches", "Connected switches by role", ["role"], registry=self.registry)
-        self.generation = Gauge("qnet_model_generation", "Generation of the intent last taken over", registry=self.registry)
+        self.generation = Gauge("qnet_model_generation", "Generation of the intent in use", registry=self.registry)
         self.model_objects = Gauge("qnet_model_objects", "Objects of intent", ["kind"], registry=self.registry)
         self.malformed_rows = Gauge("qnet_malformed_rows", "Rows of the database left out", registry=self.registry)
         self.settled = Gauge("qnet_settled", "Whether decisions are made", registry=self.registry)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..pipeline.messages import Port
-from .guard import Multipart, Type, VERSION, Violation
+from .guard import VERSION, Multipart, Type, Violation, hello_elements
 
 CODECS = ("os_ken", "ryu")
 
@@ -125,7 +125,9 @@ def role_request(role: int, generation: int, xid: int) -> bytes:
 
 def set_async(xid: int) -> bytes:
     """What the switch tells unasked: ports to everyone, packets and removed flows to the master only."""
-    packet_in = 1 << _ofp.OFPR_TABLE_MISS | 1 << _ofp.OFPR_APPLY_ACTION | 1 << _ofp.OFPR_ACTION_SET
+    # A packet that we sent in and that misses further on comes back with the reason PACKET_OUT.
+    causes = ("TABLE_MISS", "APPLY_ACTION", "ACTION_SET", "GROUP", "PACKET_OUT")
+    packet_in = sum(1 << getattr(_ofp, f"OFPR_{cause}") for cause in causes)
     removed = 1 << _ofp.OFPRR_IDLE_TIMEOUT | 1 << _ofp.OFPRR_HARD_TIMEOUT | 1 << _ofp.OFPRR_DELETE
     ports = 1 << _ofp.OFPPR_ADD | 1 << _ofp.OFPPR_DELETE | 1 << _ofp.OFPPR_MODIFY
     role = 1 << _ofp.OFPCRR_MASTER_REQUEST | 1 << _ofp.OFPCRR_CONFIG
@@ -164,10 +166,19 @@ def multipart_request(kind: Multipart, xid: int) -> bytes:
 
 
 def read_hello(data: bytes) -> frozenset[int]:
-    """The versions that the peer offers."""
-    bitmaps = [element.versions for element in _parse(data, Type.HELLO).elements]
+    """The versions that the peer offers.
+
+    Not read by the codec: it forgets the padding of hello elements, so a legal element of 12 bytes makes it loop.
+    """
+    for offset, length in hello_elements(data):
+        kind = int.from_bytes(data[offset : offset + 2], "big")
+        if kind == _ofp.OFPHET_VERSIONBITMAP:
+            words = (data[start : start + 4] for start in range(offset + 4, offset + length, 4))
+            # The first word has the versions 0 to 31, the next one those above.
+            offered = sum(int.from_bytes(word, "big") << 32 * index for index, word in enumerate(words))
+            return frozenset(version for version in range(offered.bit_length()) if offered >> version & 1)
     # Without a bitmap the version of the header is the highest one, and all below are meant.
-    return frozenset(bitmaps[0]) if bitmaps else frozenset(range(1, data[0] + 1))
+    return frozenset(range(1, data[0] + 1))
 
 
 def read_features(data: bytes) -> Features:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The structural guard: every length of a message is checked here before a parser sees a byte of it.
 
-The codec trusts the lengths it reads: a 16-byte HELLO with an element of length 0 makes os-ken 4.2.2 loop for good,
-and a property that is too short makes it raise. What passes the guard can be parsed. Layouts are those of the
+The codec trusts the lengths it reads: an element or property of length 0 makes it loop for good, one that is too short
+makes it raise. What passes the guard can be parsed. Layouts are those of the
 OpenFlow 1.5.1 specification, section 7.
 """
 
@@ -92,8 +92,13 @@ def check(kind: int, data: bytes) -> None:
         check_body(data)
 
 
+def hello_elements(data: bytes) -> Iterator[tuple[int, int]]:
+    """The (offset, length) of each element of a HELLO."""
+    return elements(data, 8, len(data), what="hello element", smallest=4, length_at=2)
+
+
 def _hello(data: bytes) -> None:
-    for offset, length in elements(data, 8, len(data), what="hello element", smallest=4, length_at=2):
+    for offset, length in hello_elements(data):
         if unpack_from("!H", data, offset)[0] == 1 and length % 4:
             raise Violation(f"version bitmap has length {length}, not a multiple of 4")
 
@@ -207,7 +212,7 @@ def _packet_in(data: bytes) -> None:
 
 
 def _flow_removed(data: bytes) -> None:
-    _padded(data, _padded(data, 32, len(data), "match", 2), len(data), "statistics", 2)
+    _padded(data, _padded(data, 24, len(data), "match", 2), len(data), "statistics", 2)
 
 
 def _bundle_control(data: bytes) -> None:
@@ -224,7 +229,7 @@ _CHECKERS: dict[int, tuple[int, Callable[[bytes], None] | None]] = {
     Type.EXPERIMENTER: (16, None),
     Type.FEATURES_REPLY: (32, _exactly(32)),
     Type.PACKET_IN: (34, _packet_in),
-    Type.FLOW_REMOVED: (48, _flow_removed),
+    Type.FLOW_REMOVED: (32, _flow_removed),
     Type.PORT_STATUS: (16 + _PORT_SIZE, _port_status),
     Type.MULTIPART_REPLY: (16, _multipart),
     Type.BARRIER_REPLY: (8, _exactly(8)),

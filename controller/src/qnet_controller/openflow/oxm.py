@@ -15,7 +15,6 @@ from ..pipeline.fields import ALL
 from ..pipeline.messages import Match
 from .guard import Violation
 
-
 OXM_BASIC = 0x8000
 OXM_REGISTERS = 0x8001
 NXM_0 = 0x0000
@@ -164,9 +163,7 @@ def _decode_term(data: bytes, position: int, stop: int, terms: dict[str, tuple[i
     return after
 
 
-def _add_term(
-    base: int, vendor: str, size: int, value: int, mask: int, terms: dict[str, tuple[int, int]]
-) -> None:
+def _add_term(base: int, vendor: str, size: int, value: int, mask: int, terms: dict[str, tuple[int, int]]) -> None:
     name = _NAMES.get(base)
     if name is not None:
         if size != HEADERS[name][1]:

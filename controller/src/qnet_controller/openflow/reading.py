@@ -38,7 +38,7 @@ def packet_in(data: bytes) -> PacketIn:
 def flow_removed(data: bytes) -> FlowRemoved:
     """FLOW_REMOVED."""
     table, reason, priority, _, _, cookie = _FLOW_REMOVED.unpack_from(data, 8)
-    matching, _ = oxm.decode_match(data, 32, len(data))
+    matching, _ = oxm.decode_match(data, 24, len(data))
     return FlowRemoved(key(table, priority, matching), cookie, reason)
 
 

@@ -25,9 +25,10 @@ def tls_context(ca: Path, certificate: Path, private_key: Path) -> ssl.SSLContex
 
 
 async def listen(
-    host: str, port: int, context: ssl.SSLContext, events: Events, limits: Limits = Limits()
+    host: str, port: int, context: ssl.SSLContext, events: Events, limits: Limits | None = None
 ) -> asyncio.Server:
     """Accept switches on `host`:`port`."""
+    limits = limits or Limits()
     return await asyncio.get_running_loop().create_server(
         lambda: Session(events, limits),
         host,

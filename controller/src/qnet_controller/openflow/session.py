@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from struct import Struct, unpack_from
+from struct import Struct
 from typing import Any, Protocol, cast
 
 from ..pipeline.messages import (
@@ -142,7 +142,7 @@ class _Commit:
 class Session(asyncio.Protocol):
     """One connection with a switch. `datapath_id` and `peer_name` (of its certificate) are known when identified."""
 
-    def __init__(self, events: Events, limits: Limits = Limits()) -> None:
+    def __init__(self, events: Events, limits: Limits) -> None:
         self.events = events
         self.limits = limits
         self.peer_name = ""
@@ -430,16 +430,16 @@ class Session(asyncio.Protocol):
         Raises:
             Refused: another controller has taken a newer generation meanwhile.
         """
-        reply = await self._reply(
-            self._ask(Type.ROLE_REPLY, lambda xid: codec.role_request(Roles.NOCHANGE, 0, xid))
-        )
+        reply = await self._reply(self._ask(Type.ROLE_REPLY, lambda xid: codec.role_request(Roles.NOCHANGE, 0, xid)))
         known = codec.read_role(reply)
         # A switch that no controller has claimed yet reports all ones, which is -1: the next one is 0.
         generation = (known.generation + (role == Roles.MASTER)) % (1 << 64)
         reply = await self._reply(self._ask(Type.ROLE_REPLY, lambda xid: codec.role_request(role, generation, xid)))
         return codec.read_role(reply)
 
-    def _collect(self, kind: Multipart, done: Callable[[list[bytes]], None], failed: Callable[[Exception], None]) -> None:
+    def _collect(
+        self, kind: Multipart, done: Callable[[list[bytes]], None], failed: Callable[[Exception], None]
+    ) -> None:
         if self._transport is None or self._transport.is_closing():
             failed(SessionClosed(str(self)))
             return
@@ -465,7 +465,9 @@ class Session(asyncio.Protocol):
             found = tuple(flow for part in parts for flow in reading.flows(part))
             self._guarded("dump", done, Dump(found, frozenset(groups), frozenset(meters)))
 
-        ignore: Callable[[Exception], None] = lambda _: None  # noqa: E731
+        def ignore(_: Exception) -> None:
+            """The first request has failed already, or the connection is gone."""
+
         self._collect(Multipart.METER_DESC, lambda parts: meters.update(_flat(reading.meters, parts)), failed)
         self._collect(Multipart.GROUP_STATS, lambda parts: groups.update(_flat(reading.groups, parts)), ignore)
         self._collect(Multipart.FLOW_DESC, flows, ignore)

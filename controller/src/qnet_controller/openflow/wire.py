@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from struct import Struct
 
-from ..pipeline.fields import Bits
+from ..pipeline.fields import IN_PORT, Bits
 from ..pipeline.messages import (
     Action,
     Actions,
@@ -26,7 +26,6 @@ from ..pipeline.messages import (
     FlushZone,
     Goto,
     Group,
-    Match,
     Meter,
     Move,
     Nat,
@@ -41,7 +40,6 @@ from ..pipeline.messages import (
     UseMeter,
     match,
 )
-from ..pipeline.fields import IN_PORT
 from . import oxm
 
 VERSION = 6
@@ -220,11 +218,7 @@ def _delete_flow(command: DeleteFlow) -> Iterator[tuple[int, bytes]]:
 
 def _bucket(bucket: Bucket) -> bytes:
     actions = encode_actions(bucket.actions)
-    return (
-        _BUCKET.pack(16 + len(actions), len(actions), bucket.id)
-        + actions
-        + _BUCKET_WEIGHT.pack(0, 8, bucket.weight)
-    )
+    return _BUCKET.pack(16 + len(actions), len(actions), bucket.id) + actions + _BUCKET_WEIGHT.pack(0, 8, bucket.weight)
 
 
 def _group_mod(command: int, group: int, buckets: bytes, where: int) -> bytes:

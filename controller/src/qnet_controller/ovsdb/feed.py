@@ -240,7 +240,7 @@ class Feed:
         if connected:
             LOG.info("reads the intent database at %s", idl.session_name())
         else:
-            LOG.warning("lost the intent database; the model stays as it is while %s is tried", ", ".join(self._remotes))
+            LOG.warning("lost the intent database; the model stays as it is, tries %s", ", ".join(self._remotes))
 
     def _hand_over(self, idl: _Idl, translator: Translator, first: bool) -> None:
         changes = translator.translate(idl.tables, idl.take())

@@ -42,7 +42,13 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "pod_subnets": _column(STRINGS),
         "service_subnets": _column(STRINGS),
     },
-    "Host": {"name": _STRING, "vteps": _column(STRINGS), "datapath_id": _STRING, "datapath_kind": _STRING, "state": _STRING},
+    "Host": {
+        "name": _STRING,
+        "vteps": _column(STRINGS),
+        "datapath_id": _STRING,
+        "datapath_kind": _STRING,
+        "state": _STRING,
+    },
     "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER},
     "Service": {"name": _STRING, "group": _reference("Security_Group"), "network": _reference("Network")},
     "Service_IP": {
@@ -160,8 +166,11 @@ def _service_of(row: Any) -> str:
 
 
 def _network(row: Any) -> Network:
-    pods, services = (tuple(sorted(map(subnet, texts), key=_subnet_order)) for texts in (row.pod_subnets, row.service_subnets))
-    return Network(row.name, row.vni, pods, services)
+    return Network(row.name, row.vni, _subnets(row.pod_subnets), _subnets(row.service_subnets))
+
+
+def _subnets(texts: Iterable[str]) -> tuple[Subnet, ...]:
+    return tuple(sorted(map(subnet, texts), key=_subnet_order))
 
 
 def _subnet_order(block: Subnet) -> tuple[int, bytes, int]:

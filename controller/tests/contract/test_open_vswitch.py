@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder and the session against a real Open vSwitch: what is sent is what is there, under the same key."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.fixtures import BRIDGE, DATAPATH_ID
+from contract.peers import Owner, Scene, scene
+from contract.real import Authority, Vswitch
+from qnet_controller.openflow.codec import Roles
+from qnet_controller.openflow.session import CommitFailed, Dump, Limits, Session
+from qnet_controller.pipeline import fields as f
+from qnet_controller.pipeline.fields import Bits, Field, whole
+from qnet_controller.pipeline.messages import (
+    Action,
+    Actions,
+    AddFlow,
+    AddMeter,
+    Bucket,
+    Command,
+    Ct,
+    DeleteFlow,
+    DeleteGroup,
+    DeleteMeter,
+    Flow,
+    FlushZone,
+    Goto,
+    Group,
+    Match,
+    Meter,
+    Move,
+    Nat,
+    Output,
+    OutputTo,
+    PacketOut,
+    PutGroup,
+    RemovalReason,
+    Resubmit,
+    Set,
+    ToController,
+    UseGroup,
+    UseMeter,
+    match,
+)
+from qnet_controller.pipeline.tables import Table
+
+
+def play(switch: Vswitch, authority: Authority, test: Callable[[Session, Owner], Awaitable[None]]) -> None:
+    """Run a test with the session of the switch, as its master."""
+
+    async def run() -> None:
+        async with scene(authority, Limits()) as on:
+            session = await connect(switch, on)
+            assert (await session.request_role(Roles.MASTER)).role == Roles.MASTER
+            await test(session, on.owner)
+
+    asyncio.run(run())
+
+
+async def connect(switch: Vswitch, on: Scene) -> Session:
+    switch.vsctl("set-controller", BRIDGE, f"ssl:127.0.0.1:{on.port}")
+    assert await on.owner.wait("identified", seconds=10) == DATAPATH_ID
+    session = on.owner.sessions[-1]
+    assert session.peer_name == "h1"
+    return session
+
+
+async def dump(session: Session) -> Dump:
+    future: asyncio.Future[Dump] = asyncio.get_running_loop().create_future()
+    session.fetch_dump(future.set_result, future.set_exception)
+    return await asyncio.wait_for(future, 10)
+
+
+async def refusals(session: Session, *commands: Command) -> list[tuple[Command | None, str]]:
+    """Commit; returns what was refused and why."""
+    try:
+        await asyncio.wait_for(session.commit(commands), 10)
+    except CommitFailed as failed:
+        return [(command, str(error)) for command, error in failed.failures]
+    return []
+
+
+def a_flow(
+    matching: Match, actions: Actions = (), *, table: Table = Table.PLAN, cookie: int = 0x7101, **more: int
+) -> Flow:
+    return Flow(table, more.pop("priority", 100), matching, actions, cookie, **more)  # type: ignore[arg-type]
+
+
+IP = (f.ETH_TYPE, f.ETH_TYPE_IPV4)
+ARP = (f.ETH_TYPE, f.ETH_TYPE_ARP)
+TRACKED = (f.CT_STATE, f.CT_NEW, f.CT_NEW)
+PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
+    **dict.fromkeys(("ip_proto", "ipv4_src", "ipv4_dst"), (IP,)),
+    **dict.fromkeys(("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"), (ARP,)),
+    "tcp_dst": (IP, (f.IP_PROTO, 6)),
+    "udp_dst": (IP, (f.IP_PROTO, 17)),
+    "sctp_dst": (IP, (f.IP_PROTO, 132)),
+    "ct_ipv4_dst": (IP, TRACKED),
+}
+EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone"}
+LARGEST = {"arp_op": 0xFF, "in_port": 0xFFFF}
+
+
+@st.composite
+def matches(draw: st.DrawFn) -> Match:
+    """Any field of the pipeline, masked where a field may be, with any registers."""
+    field = draw(st.sampled_from([item for item in f.ALL if item.name not in ("ct_state", "eth_type")]))
+    mask = field.full if field.name in EXACT_ONLY else draw(st.sampled_from([field.full, field.full & ~0xFF]))
+    value = draw(st.integers(1, LARGEST.get(field.name, field.full))) & mask
+    terms = [(field, value, mask), *PREREQUISITES.get(field.name, ())]
+    registers = draw(st.sets(st.sampled_from([f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.SOURCE_ZONE, f.TARGET_ZONE])))
+    terms += [(part, draw(st.integers(0, (1 << part.width) - 1))) for part in registers if part.field != field]
+    return match(*terms)  # type: ignore[arg-type]
+
+
+def test_every_match_comes_back_under_its_own_key(switch: Vswitch, authority: Authority) -> None:
+    cases: list[Match] = []
+
+    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(matches())
+    def collect(matching: Match) -> None:
+        cases.append(matching)
+
+    collect()
+    for name in (item.name for item in f.ALL):
+        assert any(name in {term[0] for term in case} for case in cases), f"{name} was never tried"
+    wanted = {a_flow(case, priority=7 + len(case)) for case in cases}
+
+    async def test(session: Session, owner: Owner) -> None:
+        assert await refusals(session, *(AddFlow(flow) for flow in wanted)) == []
+        found = await dump(session)
+        assert {flow.key for flow in found.flows} == {flow.key for flow in wanted}
+        assert {flow.cookie for flow in found.flows} == {0x7101}
+        assert await refusals(session, *(DeleteFlow(flow.key) for flow in found.flows)) == []
+        assert (await dump(session)).flows == ()
+        assert owner.count("violated") == owner.count("refused") == 0
+
+    play(switch, authority, test)
+
+
+ACTIONS: dict[str, tuple[Action, str]] = {
+    "set register": (Set(f.VNI, 0x123456), "set_field:0x123456/0xffffff->reg0"),
+    "set part in the middle": (Set(f.ORIGIN, 1), "set_field:0x100/0x100->reg2"),
+    "set MAC": (Set(whole(f.ETH_DST), 0x0A0000000001), "set_field:0a:00:00:00:00:01->eth_dst"),
+    "set tun_id": (Set(whole(f.TUN_ID), 100), "set_field:0x64->tun_id"),
+    "set tun_dst": (Set(whole(f.TUN_DST), 0xC0000201), "set_field:192.0.2.1->tun_dst"),
+    "move": (Move(f.SOURCE_ZONE, f.TARGET_ZONE), "move:NXM_NX_REG3[0..15]->NXM_NX_REG4[0..15]"),
+    "move MAC": (Move(whole(f.ETH_SRC), whole(f.ETH_DST)), "move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]"),
+    "output": (Output(2), "output:2"),
+    "output to register": (OutputTo(f.TARGET_ZONE), "output:NXM_NX_REG4[0..15]"),
+    "to controller": (ToController(), "CONTROLLER:65535"),
+    "group": (UseGroup(5), "group:5"),
+    "meter": (UseMeter(9), "meter:9"),
+    "resubmit": (Resubmit(Table.PLAN), "resubmit(,2)"),
+    "ct": (Ct(7), "ct(zone=7)"),
+    "ct in a register's zone": (Ct(f.SOURCE_ZONE, Table.STATE), "ct(table=6,zone=NXM_NX_REG3[0..15])"),
+    "ct commit": (Ct(7, Table.STATE, commit=True), "ct(commit,table=6,zone=7)"),
+    "ct nat": (Ct(7, Table.STATE, nat=Nat("lookup")), "ct(table=6,zone=7,nat)"),
+    "ct to an address": (
+        Ct(7, Table.STATE, commit=True, nat=Nat("destination", bytes([10, 0, 0, 9]))),
+        "ct(commit,table=6,zone=7,nat(dst=10.0.0.9))",
+    ),
+    "ct from an address": (
+        Ct(7, Table.STATE, commit=True, nat=Nat("source", bytes([10, 0, 0, 9]))),
+        "ct(commit,table=6,zone=7,nat(src=10.0.0.9))",
+    ),
+    "goto": (Goto(Table.STATE), "goto_table:6"),
+}
+
+
+def test_every_action_is_what_open_vswitch_says_it_is(switch: Vswitch, authority: Authority) -> None:
+    prerequisites = match(IP)
+
+    async def test(session: Session, owner: Owner) -> None:
+        bucket = Bucket(1, 1, (Output(2),))
+        assert await refusals(session, AddMeter(Meter(9, 10, 10)), PutGroup(Group(5, (bucket,)), exists=False)) == []
+        flows = [
+            AddFlow(a_flow(prerequisites, (action,), priority=number, cookie=number))
+            for number, (action, _) in enumerate(ACTIONS.values(), 1)
+        ]
+        assert await refusals(session, *flows) == []
+        shown = {
+            int(number, 16): actions
+            for line in switch.flows()
+            for number, actions in re.findall(r"cookie=0x([0-9a-f]+),.* actions=(.*)", line)
+        }
+        assert shown == {number: text for number, (_, text) in enumerate(ACTIONS.values(), 1)}
+
+    play(switch, authority, test)
+
+
+def test_a_flow_carries_its_timeouts_and_says_when_it_goes(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        flow = a_flow(match(IP, (f.VNI, 9)), idle_timeout=1, hard_timeout=300, notify=True, cookie=0xABC)
+        session.send([AddFlow(flow)])
+        await session.barrier()
+        (line,) = switch.flows()
+        assert "idle_timeout=1, hard_timeout=300, send_flow_rem" in line
+        removed = await owner.wait("flow_removed", seconds=5)
+        assert (removed.key, removed.cookie, removed.reason) == (flow.key, 0xABC, RemovalReason.IDLE_TIMEOUT)
+
+    play(switch, authority, test)
+
+
+def test_groups_are_made_changed_and_removed(switch: Vswitch, authority: Authority) -> None:
+    def group(*backends: int) -> Group:
+        nat = {backend: Nat("destination", bytes([10, 0, 0, backend])) for backend in backends}
+        ct = {backend: Ct(f.SOURCE_ZONE, Table.STATE, commit=True, nat=item) for backend, item in nat.items()}
+        return Group(77, tuple(Bucket(backend, 100 + backend, (action,)) for backend, action in ct.items()))
+
+    async def test(session: Session, owner: Owner) -> None:
+        assert await refusals(session, PutGroup(group(1, 2), exists=False)) == []
+        assert await refusals(session, PutGroup(group(2, 3), exists=True)) == []
+        shown = switch.ofctl("dump-groups")
+        assert re.findall(r"bucket_id:(\d+),weight:(\d+)", shown) == [("2", "102"), ("3", "103")]
+        assert shown.count("nat(dst=10.0.0.") == 2
+        assert (await dump(session)).groups == {77}
+        assert await refusals(session, DeleteGroup(77)) == []
+        assert (await dump(session)).groups == frozenset()
+
+    play(switch, authority, test)
+
+
+def test_a_group_larger_than_a_message_is_built_in_chunks(switch: Vswitch, authority: Authority) -> None:
+    def group(count: int) -> Group:
+        nat = (Nat("destination", (0x0A000000 + number).to_bytes(4, "big")) for number in range(count))
+        actions = (Ct(f.SOURCE_ZONE, Table.STATE, commit=True, nat=item) for item in nat)
+        return Group(3, tuple(Bucket(number, 1, (action,)) for number, action in enumerate(actions)))
+
+    async def test(session: Session, owner: Owner) -> None:
+        for count, exists in ((1500, False), (1200, True), (4, True)):
+            assert await refusals(session, PutGroup(group(count), exists=exists)) == []
+            # Its description no longer fits one message; the statistics are what adoption reads.
+            stats = switch.ofctl("dump-group-stats")
+            assert stats.count(":packet_count=") == count
+            assert (await dump(session)).groups == {3}
+
+    play(switch, authority, test)
+
+
+def test_meters_come_before_and_go_after_the_flows_that_use_them(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        flow = a_flow(match(IP), (UseMeter(4), ToController()))
+        assert await refusals(session, AddFlow(flow), AddMeter(Meter(4, 300, 30))) == []
+        assert re.search(r"meter=4 pktps burst.*\n.*rate=300 burst_size=30", switch.ofctl("dump-meters"))
+        assert (await dump(session)).meters == {4}
+        other = a_flow(match(IP), (ToController(),))
+        assert await refusals(session, DeleteMeter(4), AddFlow(other)) == []
+        assert len(switch.flows()) == 1
+        assert (await dump(session)).meters == frozenset()
+
+    play(switch, authority, test)
+
+
+@pytest.mark.parametrize(
+    "culprit",
+    [
+        PutGroup(Group(8, (Bucket(1, 1, (Output(1),)),)), exists=True),  # refused at the commit: there is no group 8
+        AddFlow(a_flow(match((f.TCP_DST, 80)))),  # refused when it is added: its prerequisites are missing
+    ],
+    ids=["at commit", "at add"],
+)
+def test_a_bundle_is_all_or_nothing(switch: Vswitch, authority: Authority, culprit: Command) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        kept = a_flow(match(IP, (f.VNI, 1)), cookie=1)
+        assert await refusals(session, AddFlow(kept)) == []
+        refused = await refusals(
+            session, DeleteFlow(kept.key), AddFlow(a_flow(match(IP, (f.VNI, 2)), cookie=2)), culprit
+        )
+        assert culprit in [command for command, _ in refused]
+        assert [flow.cookie for flow in (await dump(session)).flows] == [1]
+        assert await refusals(session, DeleteFlow(kept.key)) == []
+
+    play(switch, authority, test)
+
+
+def test_commands_keep_their_order_across_bundles(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        matching = match(IP, (f.VNI, 1))
+        ends = []
+        for turn in range(1, 41):
+            flow = AddFlow(a_flow(matching, cookie=turn))
+            if turn % 3:
+                ends.append(session.commit([flow]))
+            else:
+                session.send([flow])
+        await asyncio.gather(*ends)
+        await session.barrier()
+        assert [flow.cookie for flow in (await dump(session)).flows] == [40]
+
+    play(switch, authority, test)
+
+
+def test_a_refused_single_command_is_named(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        command = AddFlow(a_flow(match((f.TCP_DST, 80))))
+        session.send([command])
+        error, culprit = await owner.wait("refused")
+        assert culprit is command
+        assert "BAD_MATCH" in str(error)
+
+    play(switch, authority, test)
+
+
+# ICMP echo request from 10.0.0.2 to 10.0.0.3, with correct checksums: conntrack looks at them.
+FRAME = bytes.fromhex("0a000000000102000000000108004500001c00004000400126dd0a0000020a0000030800f7ff00000000")
+
+
+def test_a_packet_out_meets_the_flows_sent_before_it(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        up = a_flow(match(IP, (f.VNI, 100), (f.ORIGIN, 1)), (ToController(),), table=Table.LOCATION)
+        again: Actions = (Set(f.VNI, 100), Set(f.ORIGIN, 1), Set(f.SOURCE_ZONE, 7), Resubmit(Table.LOCATION))
+        session.send([AddFlow(up)], PacketOut(FRAME, 1, again))
+        packet = await owner.wait("packet_in")
+        assert packet.table == Table.LOCATION
+        assert packet.data == FRAME
+        assert packet.fields == {"in_port": 1, "reg0": 100, "reg2": 0x100, "reg3": 7}
+
+    play(switch, authority, test)
+
+
+def test_a_zone_is_flushed(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        for zone in (7, 8):
+            flow = AddFlow(a_flow(match(IP, (f.SOURCE_ZONE, zone)), (Ct(zone, commit=True),)))
+            session.send([flow], PacketOut(FRAME, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
+        await session.barrier()
+        assert set(re.findall(r"zone=(\d)", switch.appctl("dpctl/dump-conntrack"))) == {"7", "8"}
+        assert await refusals(session, FlushZone(7)) == []
+        assert set(re.findall(r"zone=(\d)", switch.appctl("dpctl/dump-conntrack"))) == {"8"}
+
+    play(switch, authority, test)
+
+
+def test_ports_are_reported_at_once_and_when_they_change(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        ports: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+        session.fetch_ports(lambda found: ports.set_result({p.name: p.number for p in found}), ports.set_exception)
+        assert {"dummy1": 1, "dummy2": 2}.items() <= (await ports).items()
+        late = ("set", "interface", "late", "type=internal", "ofport_request=9")
+        await asyncio.to_thread(switch.vsctl, "add-port", BRIDGE, "late", "--", *late)
+        assert (await owner.wait("port_status"))[0].name == "late"
+        before = owner.count("port_status")
+        await asyncio.to_thread(switch.vsctl, "del-port", "late")
+        await owner.wait("port_status", before + 1)
+        async with asyncio.timeout(5):
+            while not owner.last("port_status")[1]:
+                await asyncio.sleep(0.02)
+
+    play(switch, authority, test)
+
+
+def test_the_newest_generation_is_master_and_the_other_is_told(switch: Vswitch, authority: Authority) -> None:
+    async def run() -> None:
+        async with scene(authority, Limits()) as first, scene(authority, Limits()) as second:
+            switch.vsctl("set-controller", BRIDGE, f"ssl:127.0.0.1:{first.port}", f"ssl:127.0.0.1:{second.port}")
+            for on in (first, second):
+                await on.owner.wait("identified", seconds=10)
+            one, two = first.owner.sessions[0], second.owner.sessions[0]
+            mine = await one.request_role(Roles.MASTER)
+            assert (await two.request_role(Roles.SLAVE)).role == Roles.SLAVE
+            assert await refusals(two, AddFlow(a_flow(match(IP)))) != [], "a slave wrote a flow"
+            theirs = await two.request_role(Roles.MASTER)
+            assert theirs.generation == mine.generation + 1
+            told = await first.owner.wait("role_changed")
+            assert told.role == Roles.SLAVE
+            assert await refusals(one, AddFlow(a_flow(match(IP)))) != []
+            assert await refusals(two, AddFlow(a_flow(match(IP), (ToController(),)))) == []
+            two.send([], PacketOut(FRAME, 1, (Resubmit(Table.PLAN),)))
+            await second.owner.wait("packet_in")
+            await one.barrier()
+            assert first.owner.count("packet_in") == 0, "a slave was asked"
+
+    asyncio.run(run())
+
+
+def test_bits_of_the_pipeline_fit_their_fields() -> None:
+    parts = [item for item in vars(f).values() if isinstance(item, Bits)]
+    assert all(part.offset + part.width <= part.field.bits for part in parts)
