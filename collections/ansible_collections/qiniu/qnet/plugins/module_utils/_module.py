@@ -12,6 +12,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan
 
+_PROBLEMS_SHOWN = 50
+
 DATABASE_OPTIONS: dict[str, t.Any] = {
     "database": {"type": "list", "elements": "str", "default": [_ovsdb.DEFAULT_REMOTE]},
     "private_key": {"type": "path"},
@@ -123,8 +125,11 @@ def read(module: AnsibleModule) -> tuple[_model.State, int]:
 
 
 def fail(module: AnsibleModule, problems: t.Sequence[str]) -> t.NoReturn:
-    """End a module with all problems at once."""
-    module.fail_json(msg="\n".join(problems), problems=list(problems))
+    """End a module with all problems at once: the message has the first of them, ``problems`` has all."""
+    shown = list(problems[:_PROBLEMS_SHOWN])
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    module.fail_json(msg="\n".join(shown), problems=list(problems))
     raise AssertionError("fail_json returned")
 
 
