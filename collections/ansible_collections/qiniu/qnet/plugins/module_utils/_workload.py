@@ -27,6 +27,11 @@ def unit_of(pod: str) -> str:
     return TEMPLATE.replace("@", f"@{namespace_of(pod)}")
 
 
+def user_of(pod: str) -> str:
+    """The dynamic user of a pod's process: one for each pod, so that pods of one host cannot touch each other."""
+    return f"qn{hashlib.sha256(pod.encode()).hexdigest()[:12]}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
     """What is there of one unit. `drop_in` None: no file. `digest`: what the running process was started with.
@@ -65,6 +70,7 @@ def render(workload: t.Mapping[str, t.Any], seed: str) -> str:
         "[Unit]",
         f"Description=Workload of pod {workload['pod']}",
         "[Service]",
+        f"User={user_of(workload['pod'])}",
         "ExecStart=",
         "ExecStart=" + " ".join([words[0].replace("%", "%%"), *(_quoted(word, "$") for word in words[1:])]),
         *(f"Environment={_quoted(f'{name}={value}')}" for name, value in sorted(environment.items())),

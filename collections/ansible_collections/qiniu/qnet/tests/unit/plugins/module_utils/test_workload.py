@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
-from ansible_collections.qiniu.qnet.plugins.module_utils._workload import Found, Steps, digest_of, plan, render, unit_of
+from ansible_collections.qiniu.qnet.plugins.module_utils._workload import (
+    Found,
+    Steps,
+    digest_of,
+    plan,
+    render,
+    unit_of,
+    user_of,
+)
 
 UNIT = unit_of("fop/image-1")
 WORKLOAD = {"pod": "fop/image-1", "command": '/bin/echo \'two words\' $HOME 50% "q\\""', "environment": {"A": "x\ny%"}}
@@ -18,6 +26,13 @@ def test_instance_of_the_unit_is_the_namespace() -> None:
 def test_command_and_environment_reach_the_process_as_written() -> None:
     assert 'ExecStart=\nExecStart=/bin/echo "two words" "$$HOME" "50%%" "q\\""\n' in TEXT
     assert 'Environment="A=x\\ny%%"\n' in TEXT
+
+
+def test_processes_of_two_pods_have_different_users() -> None:
+    users = {user_of("alice/store-1"), user_of("bob/store-1")}
+    assert len(users) == 2
+    assert f"User={user_of('fop/image-1')}\n" in TEXT
+    assert all(len(user) <= 31 for user in users)
 
 
 def test_digest_changes_with_the_seed_the_command_and_the_environment() -> None:
