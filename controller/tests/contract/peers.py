@@ -12,8 +12,9 @@ from typing import Any
 
 from contract.real import Authority
 from qnet_controller.openflow.codec import Role, SwitchError
+from qnet_controller.openflow.events import Limits
 from qnet_controller.openflow.server import listen, tls_context
-from qnet_controller.openflow.session import Limits, Session
+from qnet_controller.openflow.session import Session
 from qnet_controller.pipeline.messages import Command, FlowRemoved, PacketIn, Port
 
 QUICK = Limits(handshake=1.0, echo_interval=0.2, silence=0.8, reply=5.0)

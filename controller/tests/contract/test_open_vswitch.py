@@ -15,7 +15,8 @@ from contract.fixtures import BRIDGE, DATAPATH_ID
 from contract.peers import Owner, Scene, scene
 from contract.real import Authority, Vswitch
 from qnet_controller.openflow.codec import Roles
-from qnet_controller.openflow.session import CommitFailed, Dump, Limits, Session
+from qnet_controller.openflow.events import CommitFailed, Dump, Limits
+from qnet_controller.openflow.session import Session
 from qnet_controller.pipeline import fields as f
 from qnet_controller.pipeline.fields import Bits, Field, whole
 from qnet_controller.pipeline.messages import (
@@ -105,7 +106,7 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     "ct_ipv4_dst": (IP, TRACKED),
 }
 EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone"}
-LARGEST = {"arp_op": 0xFF, "in_port": 0xFFFF}
+LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
 
 
 @st.composite

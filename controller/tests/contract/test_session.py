@@ -12,7 +12,7 @@ import pytest
 
 from contract.peers import HELLO, QUICK, Owner, Peer, Scene, message, scene
 from contract.real import Authority
-from qnet_controller.openflow.session import Limits, SessionClosed
+from qnet_controller.openflow.events import Limits, SessionClosed
 
 
 def play(authority: Authority, test: Callable[[Scene], Awaitable[None]], limits: Limits = QUICK) -> None:
@@ -305,7 +305,7 @@ def test_a_peer_without_a_certificate_of_the_fleet_never_gets_in(
 
 
 def test_owner_protocol_is_complete() -> None:
-    from qnet_controller.openflow.session import Events
+    from qnet_controller.openflow.events import Events
 
     owner: Events = Owner.__new__(Owner)
     assert owner

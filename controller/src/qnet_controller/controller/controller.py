@@ -17,7 +17,8 @@ from ..config import Config
 from ..model.model import Model, Touches
 from ..model.objects import Host
 from ..openflow.codec import Role, Roles, SwitchError
-from ..openflow.session import CommitFailed, Dump, Refused, Session, SessionClosed
+from ..openflow.events import CommitFailed, Dump, Refused, SessionClosed
+from ..openflow.session import Session
 from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port
 from ..pipeline.program import SwitchProgram

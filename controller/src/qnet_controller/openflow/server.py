@@ -7,7 +7,8 @@ import asyncio
 import ssl
 from pathlib import Path
 
-from .session import Events, Limits, Session
+from .events import Events, Limits
+from .session import Session
 
 
 def tls_context(ca: Path, certificate: Path, private_key: Path) -> ssl.SSLContext:

@@ -9,107 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from ..pipeline.messages import (
-    AddMeter,
-    Command,
-    DeleteMeter,
-    FlowRemoved,
-    FlushZone,
-    InstalledFlow,
-    PacketIn,
-    PacketOut,
-    Port,
-)
-from . import codec, guard, reading, wire
-from .codec import Role, Roles, SwitchError
+from ..pipeline.messages import Command, PacketOut, Port
+from . import codec, guard, reading
+from .codec import Role, Roles
+from .events import Dump, Events, Limits, Refused, SessionClosed
 from .guard import Multipart, Type, Violation
+from .outbox import Outbox
 
 LOG = logging.getLogger(__name__)
 
 _MULTIPART = Struct("!HH")
-_BUNDLE_COMMIT_REPLY = 5
 _XIDS = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle."""
-
-    handshake: float = 10.0
-    echo_interval: float = 5.0
-    silence: float = 15.0
-    reply: float = 60.0
-    high_water: int = 1 << 20
-    max_backlog: int = 1000
-    max_queued: int = 128 << 20
-    max_multipart: int = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """What a switch holds."""
-
-    flows: tuple[InstalledFlow, ...]
-    groups: frozenset[int]
-    meters: frozenset[int]
-
-
-class SessionClosed(ConnectionError):
-    """The connection ended before the reply came."""
-
-
-class Refused(Exception):
-    """The switch answered a request with an error."""
-
-    def __init__(self, error: SwitchError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class CommitFailed(Exception):
-    """The switch refused commands: `failures` are (command or None for the bundle itself, error)."""
-
-    def __init__(self, commands: tuple[Command, ...], failures: list[tuple[Command | None, SwitchError]]) -> None:
-        super().__init__(f"{len(failures)} errors")
-        self.commands = commands
-        self.failures = failures
-
-
-class Events(Protocol):
-    """What a session tells its owner, on the event loop and in the order of the wire."""
-
-    def identified(self, session: Session) -> None:
-        """The switch has said who it is."""
-
-    def port_status(self, session: Session, port: Port, gone: bool) -> None:
-        """A port is new, changed or gone."""
-
-    def packet_in(self, session: Session, packet: PacketIn) -> None:
-        """A packet asks for a decision."""
-
-    def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
-        """A flow has ended."""
-
-    def role_changed(self, session: Session, role: Role) -> None:
-        """Someone else has changed the role of this connection."""
-
-    def refused(self, session: Session, error: SwitchError, command: Command | None) -> None:
-        """The switch refused something that nobody waits for."""
-
-    def violated(self, session: Session, reason: str) -> None:
-        """The peer broke the protocol and is being dropped."""
-
-    def handler_failed(self, session: Session, event: str) -> None:
-        """A method of this object raised; it has been logged."""
-
-    def lost(self, session: Session, reason: str) -> None:
-        """The connection has ended."""
 
 
 @dataclass(slots=True)
@@ -122,21 +37,6 @@ class _Request:
     multipart: Multipart | None = None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Commit:
-    """Commands on their way as one bundle, and what the switch refused of them."""
-
-    commands: tuple[Command, ...]
-    future: asyncio.Future[None]
-    bundle: int = 0
-    xids: list[int] = field(default_factory=list)
-    failures: list[tuple[Command | None, SwitchError]] = field(default_factory=list)
-
-    def of(self, *kinds: type) -> list[Command]:
-        """The commands of these kinds, in order."""
-        return [command for command in self.commands if isinstance(command, kinds)]
 
 
 class Session(asyncio.Protocol):
@@ -157,13 +57,8 @@ class Session(asyncio.Protocol):
         self._heard = self._loop.time()
         self._timers: list[asyncio.TimerHandle] = []
         self._xid = 0
-        self._bundle = 0
         self._requests: dict[int, _Request] = {}
-        self._in_commit: dict[int, tuple[_Commit, Command | None]] = {}
-        self._commits: dict[_Commit, None] = {}
-        self._staging: _Commit | None = None
-        self._backlog: deque[bytes | _Commit] = deque()
-        self._recent: dict[int, Command] = {}
+        self._outbox = Outbox(self, self._loop)
         self._handlers: dict[int, Callable[[bytes], None]] = {
             Type.HELLO: self._on_hello,
             Type.ERROR: self._on_error,
@@ -192,7 +87,7 @@ class Session(asyncio.Protocol):
         self.address = f"{peer[0]}:{peer[1]}" if peer else "?"
         self.peer_name = common_name(transport.get_extra_info("peercert"))
         self._heard = self._loop.time()
-        self._write(codec.hello(self._next_xid()))
+        self.write(codec.hello(self.next_xid()))
         self._timers = [
             self._loop.call_later(self.limits.handshake, self._handshake_over),
             self._loop.call_later(self.limits.echo_interval, self._tick),
@@ -207,10 +102,7 @@ class Session(asyncio.Protocol):
         requests, self._requests = self._requests, {}
         for request in requests.values():
             request.failed(gone)
-        commits, self._commits = self._commits, {}
-        for commit in commits:
-            if not commit.future.done():
-                commit.future.set_exception(gone)
+        self._outbox.fail(gone)
         self._deliver("lost", reason)
 
     def pause_writing(self) -> None:
@@ -224,7 +116,7 @@ class Session(asyncio.Protocol):
     @property
     def congested(self) -> bool:
         """Whether what is sent now would wait behind much else."""
-        return self._paused or len(self._backlog) > self.limits.max_backlog
+        return self._paused or self._outbox.backlog > self.limits.max_backlog
 
     def close(self, reason: str) -> None:
         """End the connection after what is queued has been sent."""
@@ -254,14 +146,16 @@ class Session(asyncio.Protocol):
             self.drop(f"silent for {silent:.0f} s")
             return
         if self._negotiated and silent >= self.limits.echo_interval * 0.9:
-            self._write(codec.echo_request(self._next_xid()))
+            self.write(codec.echo_request(self.next_xid()))
         self._timers[1] = self._loop.call_later(self.limits.echo_interval, self._tick)
 
-    def _next_xid(self) -> int:
+    def next_xid(self) -> int:
+        """A transaction id for the next message."""
         self._xid = self._xid % _XIDS + 1
         return self._xid
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send bytes; a switch that does not read them is dropped."""
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > self.limits.max_queued:
@@ -323,19 +217,19 @@ class Session(asyncio.Protocol):
         if guard.VERSION not in versions:
             offered = ", ".join(f"{version:#x}" for version in sorted(versions))
             reason = f"offers OpenFlow versions {offered}, not 0x6: allow OpenFlow15 in the bridge's protocols"
-            self._write(codec.hello_failed("this controller speaks OpenFlow 1.5 only", self._next_xid()))
+            self.write(codec.hello_failed("this controller speaks OpenFlow 1.5 only", self.next_xid()))
             raise Violation(reason)
         self._negotiated = True
-        xid = self._next_xid()
+        xid = self.next_xid()
         self._requests[xid] = _Request((Type.FEATURES_REPLY,), self._on_features, self._handshake_failed)
-        self._write(codec.features_request(xid))
+        self.write(codec.features_request(xid))
 
     def _on_features(self, message: bytes) -> None:
         features = codec.read_features(message)
         if features.auxiliary:
             raise Violation(f"auxiliary connection {features.auxiliary}: none was offered")
         self.datapath_id = features.datapath_id
-        self._write(codec.set_async(self._next_xid()))
+        self.write(codec.set_async(self.next_xid()))
         self._deliver("identified")
 
     def _handshake_failed(self, error: Exception) -> None:
@@ -344,7 +238,7 @@ class Session(asyncio.Protocol):
 
     def _on_echo_request(self, message: bytes) -> None:
         xid = int.from_bytes(message[4:8], "big")
-        self._write(codec.echo_reply(message[8:], xid))
+        self.write(codec.echo_reply(message[8:], xid))
 
     def _on_packet_in(self, message: bytes) -> None:
         self._deliver("packet_in", reading.packet_in(message))
@@ -382,7 +276,7 @@ class Session(asyncio.Protocol):
 
     def _on_bundle_control(self, message: bytes) -> None:
         xid = int.from_bytes(message[4:8], "big")
-        if xid not in self._in_commit:
+        if not self._outbox.expects(xid):
             raise Violation("a bundle reply that nobody asked for")
 
     def _on_error(self, message: bytes) -> None:
@@ -393,11 +287,8 @@ class Session(asyncio.Protocol):
         if request is not None:
             request.failed(Refused(error))
             return
-        commit, command = self._in_commit.get(error.xid, (None, None))
-        if commit is not None:
-            commit.failures.append((command, error))
-            return
-        self._deliver("refused", error, self._recent.get(error.xid))
+        if not self._outbox.refused(error):
+            self._deliver("refused", error, self._outbox.command_of(error.xid))
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -406,9 +297,9 @@ class Session(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             future.set_exception(SessionClosed(str(self)))
             return future
-        xid = self._next_xid()
+        xid = self.next_xid()
         self._requests[xid] = _Request((kind,), _resolve(future), _reject(future))
-        self._write(build(xid))
+        self.write(build(xid))
         return future
 
     async def _reply(self, future: asyncio.Future[Any]) -> Any:
@@ -443,10 +334,10 @@ class Session(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             failed(SessionClosed(str(self)))
             return
-        xid = self._next_xid()
+        xid = self.next_xid()
         request = _Request((Type.MULTIPART_REPLY,), lambda _: done(request.parts), failed, kind)
         self._requests[xid] = request
-        self._write(codec.multipart_request(kind, xid))
+        self.write(codec.multipart_request(kind, xid))
 
     def fetch_ports(self, done: Callable[[list[Port]], None], failed: Callable[[Exception], None]) -> None:
         """Ask for the ports. `done` is called in the order of the wire: a later port status comes after it."""
@@ -481,24 +372,19 @@ class Session(asyncio.Protocol):
 
     # -- commands ------------------------------------------------------------------------------------------------
 
+    def write_barrier(self, data: bytes, passed: Callable[[], None]) -> None:
+        """Send bytes and a barrier; `passed` is called when the switch has done everything."""
+        xid = self.next_xid()
+        self._requests[xid] = _Request((Type.BARRIER_REPLY,), lambda _: passed(), self._barrier_failed)
+        self.write(data + codec.barrier_request(xid))
+
+    def _barrier_failed(self, error: Exception) -> None:
+        if not isinstance(error, SessionClosed):
+            self._violated(f"refuses a barrier: {error}")
+
     def send(self, commands: Iterable[Command], packet: PacketOut | None = None) -> int:
         """Send commands one by one, in order, then `packet`; errors come as `refused`. Returns the message count."""
-        out: list[bytes] = []
-        for command in commands:
-            for kind, body in wire.encode_command(command):
-                xid = self._next_xid()
-                self._remember(xid, command)
-                out.append(wire.message(kind, body, xid))
-        if packet is not None:
-            out.append(wire.encode_packet_out(packet, self._next_xid()))
-        if out:
-            self._emit(b"".join(out))
-        return len(out)
-
-    def _remember(self, xid: int, command: Command) -> None:
-        self._recent[xid] = command
-        if len(self._recent) > 4096:
-            del self._recent[next(iter(self._recent))]
+        return self._outbox.send(commands, packet)
 
     def commit(self, commands: Iterable[Command]) -> asyncio.Future[None]:
         """Send commands as one atomic, ordered bundle; new meters go before it, meters that end and flushes after it.
@@ -506,89 +392,11 @@ class Session(asyncio.Protocol):
         Calls of `send` and `commit` keep their order. The future ends when the switch has done everything, or with
         `CommitFailed` or `SessionClosed`.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
         if self._transport is None or self._transport.is_closing():
+            future: asyncio.Future[None] = self._loop.create_future()
             future.set_exception(SessionClosed(str(self)))
             return future
-        commit = _Commit(tuple(commands), future)
-        self._commits[commit] = None
-        self._emit(commit)
-        return future
-
-    def _emit(self, item: bytes | _Commit) -> None:
-        """Send now, or after the bundle that is being staged."""
-        if self._staging is not None:
-            self._backlog.append(item)
-        elif isinstance(item, bytes):
-            self._write(item)
-        else:
-            self._stage(item)
-
-    def _stage(self, commit: _Commit) -> None:
-        """Send the bundle up to its commit.
-
-        Open vSwitch leaves a message that it cannot take out of the bundle and commits the rest; so the commit waits
-        until every message is known to have been taken.
-        """
-        out: list[bytes] = []
-        self._plain(commit, commit.of(AddMeter), out)
-        bundled = [c for c in commit.commands if not isinstance(c, AddMeter | DeleteMeter | FlushZone)]
-        if not bundled:
-            self._finish(commit, out)
-            return
-        self._bundle = commit.bundle = self._bundle % _XIDS + 1
-        out.append(wire.bundle_control(commit.bundle, wire.BUNDLE_OPEN, self._xid_of(commit, None)))
-        for command in bundled:
-            for kind, body in wire.encode_command(command):
-                out.append(wire.bundle_add(commit.bundle, kind, body, self._xid_of(commit, command)))
-        self._staging = commit
-        self._barrier(commit, out, self._staged)
-
-    def _staged(self, commit: _Commit) -> None:
-        """Every message of the bundle has been taken or refused: commit or discard it, then let others go on."""
-        what = wire.BUNDLE_DISCARD if commit.failures else wire.BUNDLE_COMMIT
-        self._staging = None
-        self._finish(commit, [wire.bundle_control(commit.bundle, what, self._xid_of(commit, None))])
-        while self._backlog and self._staging is None:
-            self._emit(self._backlog.popleft())
-
-    def _finish(self, commit: _Commit, out: list[bytes]) -> None:
-        if not commit.failures:
-            self._plain(commit, commit.of(DeleteMeter, FlushZone), out)
-        self._barrier(commit, out, self._ended)
-
-    def _plain(self, commit: _Commit, commands: list[Command], out: list[bytes]) -> None:
-        for command in commands:
-            for kind, body in wire.encode_command(command):
-                out.append(wire.message(kind, body, self._xid_of(commit, command)))
-
-    def _xid_of(self, commit: _Commit, command: Command | None) -> int:
-        xid = self._next_xid()
-        commit.xids.append(xid)
-        self._in_commit[xid] = (commit, command)
-        return xid
-
-    def _barrier(self, commit: _Commit, out: list[bytes], then: Callable[[_Commit], None]) -> None:
-        xid = self._next_xid()
-        request = _Request((Type.BARRIER_REPLY,), lambda _: then(commit), lambda error: self._over(commit, error))
-        self._requests[xid] = request
-        out.append(codec.barrier_request(xid))
-        self._write(b"".join(out))
-
-    def _ended(self, commit: _Commit) -> None:
-        self._over(commit, CommitFailed(commit.commands, commit.failures) if commit.failures else None)
-
-    def _over(self, commit: _Commit, error: Exception | None) -> None:
-        """The commit is over, well or not."""
-        self._commits.pop(commit, None)
-        for xid in commit.xids:
-            self._in_commit.pop(xid, None)
-        if commit.future.done():
-            return
-        if error is None:
-            commit.future.set_result(None)
-        else:
-            commit.future.set_exception(error)
+        return self._outbox.commit(commands)
 
 
 def _flat(read: Callable[[bytes], Iterable[int]], parts: list[bytes]) -> Iterable[int]:

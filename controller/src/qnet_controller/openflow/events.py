@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session tells its owner, and what can go wrong in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..pipeline.messages import Command, FlowRemoved, InstalledFlow, PacketIn, Port
+from .codec import Role, SwitchError
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle."""
+
+    handshake: float = 10.0
+    echo_interval: float = 5.0
+    silence: float = 15.0
+    reply: float = 60.0
+    high_water: int = 1 << 20
+    max_backlog: int = 1000
+    max_queued: int = 128 << 20
+    max_multipart: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What a switch holds."""
+
+    flows: tuple[InstalledFlow, ...]
+    groups: frozenset[int]
+    meters: frozenset[int]
+
+
+class SessionClosed(ConnectionError):
+    """The connection ended before the reply came."""
+
+
+class Refused(Exception):
+    """The switch answered a request with an error."""
+
+    def __init__(self, error: SwitchError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class CommitFailed(Exception):
+    """The switch refused commands: `failures` are (command or None for the bundle itself, error)."""
+
+    def __init__(self, commands: tuple[Command, ...], failures: list[tuple[Command | None, SwitchError]]) -> None:
+        super().__init__(f"{len(failures)} errors")
+        self.commands = commands
+        self.failures = failures
+
+
+class Events(Protocol):
+    """What a session tells its owner, on the event loop and in the order of the wire."""
+
+    def identified(self, session: Session) -> None:
+        """The switch has said who it is."""
+
+    def port_status(self, session: Session, port: Port, gone: bool) -> None:
+        """A port is new, changed or gone."""
+
+    def packet_in(self, session: Session, packet: PacketIn) -> None:
+        """A packet asks for a decision."""
+
+    def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
+        """A flow has ended."""
+
+    def role_changed(self, session: Session, role: Role) -> None:
+        """Someone else has changed the role of this connection."""
+
+    def refused(self, session: Session, error: SwitchError, command: Command | None) -> None:
+        """The switch refused something that nobody waits for."""
+
+    def violated(self, session: Session, reason: str) -> None:
+        """The peer broke the protocol and is being dropped."""
+
+    def handler_failed(self, session: Session, event: str) -> None:
+        """A method of this object raised; it has been logged."""
+
+    def lost(self, session: Session, reason: str) -> None:
+        """The connection has ended."""
