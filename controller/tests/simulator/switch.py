@@ -81,6 +81,10 @@ class Flight:
     packet: Packet
     meta: dict[str, int]
     trace: list[str] = field(default_factory=list)
+    path: list[tuple[int, int]] = field(default_factory=list)
+    """The (table, priority) of every lookup; priority -1 for none."""
+    states: list[int] = field(default_factory=list)
+    """The ct_state after every recirculation."""
 
     def get(self, name: str) -> int | None:
         """A field's value; None when the packet has no such header."""
@@ -111,8 +115,8 @@ class Flight:
         self.put(bits.field.name, old & ~bits.mask | value << bits.offset)
 
     def copy(self) -> Flight:
-        """A clone that goes its own way; both write the same trace."""
-        return Flight(self.packet.copy(), dict(self.meta), self.trace)
+        """A clone that goes its own way; both write the same history."""
+        return Flight(self.packet.copy(), dict(self.meta), self.trace, self.path, self.states)
 
 
 class _Subtable:
@@ -273,12 +277,21 @@ class Switch:
 
     # -- packets -----------------------------------------------------------------------------------------------
 
-    def receive(self, packet: Packet, port: int, tunnel: dict[str, int] | None = None) -> tuple[list[Outcome], list[str]]:
+    def receive(
+        self, packet: Packet, port: int, tunnel: dict[str, int] | None = None
+    ) -> tuple[list[Outcome], list[str]]:
         """Forward a packet that arrived at a port; returns what came of it, and a trace to read."""
+        outcomes, flight = self.follow(packet, port, tunnel)
+        return outcomes, flight.trace
+
+    def follow(
+        self, packet: Packet, port: int, tunnel: dict[str, int] | None = None
+    ) -> tuple[list[Outcome], Flight]:
+        """As `receive`, with all that is known about the way."""
         if port not in self.ports:
             raise ValueError(f"switch {self.datapath_id:x} has no port {port}")
         flight = Flight(packet.copy(), {"in_port": port, **(tunnel or {})})
-        return list(self._lookup(flight, 0, 0)), flight.trace
+        return list(self._lookup(flight, 0, 0)), flight
 
     def packet_out(self, message: m.PacketOut) -> tuple[list[Outcome], list[str]]:
         """Do what the controller says with a packet."""
@@ -293,9 +306,11 @@ class Switch:
             if entry is not None:
                 entry.packets += 1
                 entry.used = self._clock()
+                flight.path.append((int(entry.flow.table), entry.flow.priority))
                 flight.trace.append(f"{self.datapath_id:x} {entry.flow.table} {entry.flow.priority} {entry.flow.match}")
                 yield from self._perform(flight, entry.flow.actions, table, depth)
                 return
+        flight.path.append((table, -1))
         flight.trace.append(f"{self.datapath_id:x} table {table}: no match")
         self.discarded += 1
 
@@ -372,6 +387,8 @@ class Switch:
             return False
         flight.trace.append(f"{self.datapath_id:x} ct(zone={zone}) -> {result.state:#x} {flight.packet}")
         known = action.table is not None and result.state & CT_TRACKED
+        if action.table is not None:
+            flight.states.append(result.state)
         flight.meta["ct_state"] = result.state if known else 0
         flight.meta["ct_zone"] = zone if known else 0
         flight.meta["ct_ipv4_dst"] = result.original_target if known else 0
