@@ -22,11 +22,10 @@ description:
   - Network namespaces do not survive a reboot of the host. Running the play again attaches its pods again.
   - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
     namespace is taken apart.
-author:
-  - qnet contributors (@qnet)
+extends_documentation_fragment:
+  - qiniu.qnet.intent
 requirements:
-  - The Python libraries C(ovs) and C(netaddr) (C(python3-openvswitch) and C(python3-netaddr) on Debian)
-  - iproute2 and a running Open vSwitch with the integration bridge, for O(state=present) and O(state=detached)
+  - iproute2 and a running Open vSwitch with the integration bridge, except for O(state=declared)
 attributes:
   check_mode:
     support: full
@@ -35,8 +34,11 @@ attributes:
         is not kept for the pod.
   diff_mode:
     support: full
+    description: Shows what is declared and what is on this host, before and after.
   idempotent:
     support: full
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation
+      indicates no change.
 options:
   name:
     description: The pod, as V(group/pod).
@@ -142,25 +144,6 @@ options:
     default: unix:/run/openvswitch/db.sock
   wait_seconds:
     description: How long to wait until C(ovs-vswitchd) has taken over the ports; V(0) does not wait.
-    type: int
-    default: 30
-  database:
-    description:
-      - Where the intent database listens, one or more of V(unix:PATH) and V(ssl:HOST:PORT).
-    type: list
-    elements: str
-    default: ["unix:/run/qnet-database/qnet.sock"]
-  private_key:
-    description: Path of the private key for V(ssl:) connections, on this host.
-    type: path
-  certificate:
-    description: Path of the certificate for V(ssl:) connections, on this host.
-    type: path
-  ca_certificate:
-    description: Path of the certificate that the database's certificate is checked with, on this host.
-    type: path
-  timeout_seconds:
-    description: How long connecting and each transaction of the intent database may take in all.
     type: int
     default: 30
 seealso:

@@ -27,8 +27,10 @@ attributes:
     description: Packets are sent in check mode as well.
   diff_mode:
     support: none
+    description: Nothing is changed.
   idempotent:
     support: full
+    description: Nothing is changed.
 options:
   probes:
     description: The pods to send from.

@@ -21,10 +21,13 @@ requirements:
 attributes:
   check_mode:
     support: full
+    description: Nothing is changed.
   diff_mode:
     support: none
+    description: Nothing is changed.
   idempotent:
     support: full
+    description: Nothing is changed.
 options:
   bridges:
     description: Names of the bridges to return. All when omitted.

@@ -99,7 +99,7 @@ class Host:
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command on the host and return what it wrote, less the white space around."""
-        done = subprocess.run(self._enter(*command), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self._enter(*command), capture_output=True, text=True, timeout=60, check=False)
         if check:
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return (done.stdout + ("" if check else done.stderr)).strip()
@@ -113,6 +113,7 @@ class Host:
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
             env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
         )
         try:

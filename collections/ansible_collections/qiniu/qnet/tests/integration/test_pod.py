@@ -482,7 +482,7 @@ def test_a_host_without_ovs_says_how_to_install_it(site: Site, tmp_path: pathlib
     bare = Host(tmp_path)
     try:
         bare.start(switch=False)
-        result = bare.module("qnet_pod", name=ONE, service="g/s", mtu=1400, database=[site.intent.remote])
+        result = Site(bare, site.intent).pods(name=ONE, service="g/s")
         assert result["failed"] is True
         assert "no Open vSwitch on this host" in result["msg"]
         assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
