@@ -23,7 +23,7 @@ except ImportError as error:
     IMPORT_ERROR = error
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Fails with all errors of the inventory at once; never changes anything and opens no connection."""
 
     TRANSFERS_FILES = False

@@ -48,8 +48,9 @@ class Found:
 
 @dataclasses.dataclass
 class Steps:
-    """Units by what is to be done with them; `write` maps a unit to the text of its drop-in."""
+    """Units by what is to be done with them. `write`: unit to the text of its drop-in; `files`: path to its text."""
 
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
     write: dict[str, str] = dataclasses.field(default_factory=dict)
     enable: list[str] = dataclasses.field(default_factory=list)
     start: list[str] = dataclasses.field(default_factory=list)

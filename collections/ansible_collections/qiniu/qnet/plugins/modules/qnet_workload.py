@@ -39,6 +39,20 @@ options:
         type: list
         elements: path
         default: []
+  files:
+    description: Text files of this host that workloads need, written before any process is started.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where the file is on the host. Missing directories are made.
+        type: path
+        required: true
+      content:
+        description: What is in the file.
+        type: str
+        required: true
   purge:
     description: Whether to stop and remove the workloads of all pods that are not listed.
     type: bool
@@ -71,6 +85,9 @@ EXAMPLES = r"""
         command: /usr/bin/python3 /opt/qnet/workloads/image_worker.py
         environment: {PORT: "8080"}
         files: [/opt/qnet/workloads/image_worker.py]
+    files:
+      - path: /opt/qnet/workloads/image_worker.py
+        content: "{{ lookup('ansible.builtin.file', 'workloads/image_worker.py', rstrip=false) }}"
     purge: true
 """
 
@@ -105,6 +122,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _workload
 from ansible_collections.qiniu.qnet.plugins.module_utils._workload import Found, Steps
 
 UNITS = pathlib.Path("/etc/systemd/system")
+TEMPLATE = UNITS / _workload.TEMPLATE
 NAMESPACES = pathlib.Path("/run/netns")
 SHOWN = ("Id", "ActiveState", "MainPID", "UnitFileState")
 
@@ -129,9 +147,11 @@ class Host:
             self._systemctl("disable", "--quiet", *steps.remove)
             for unit in steps.remove:
                 shutil.rmtree(UNITS / f"{unit}.d", ignore_errors=True)
+        for path, text in steps.files.items():
+            self._write(pathlib.Path(path), text)
         for unit, text in steps.write.items():
             self._write(UNITS / f"{unit}.d" / _workload.DROP_IN, text)
-        if steps.write or steps.remove:
+        if steps.write or steps.remove or str(TEMPLATE) in steps.files:
             self._systemctl("daemon-reload")
         if steps.remove:
             self._systemctl("reset-failed", *steps.remove, may_fail=True)
@@ -167,8 +187,8 @@ class Host:
         return str(out)
 
     def _write(self, path: pathlib.Path, text: str) -> None:
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        temporary = path.with_suffix(".new")
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
         temporary.write_text(text)
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -198,19 +218,24 @@ def _same_namespace(process: int, unit: str) -> bool:
         return False
 
 
-def _seed(files: t.Iterable[str]) -> str:
-    """The content of the template unit and of the files of a workload, as one text; a missing file counts as such."""
+def _seed(files: t.Iterable[str], coming: dict[str, str]) -> str:
+    """The content of the template unit and of the files of a workload, as one text; a missing file counts as such.
+
+    `coming`: path to the text of the files that this call writes.
+    """
     seed = []
-    for path in (UNITS / _workload.TEMPLATE, *map(pathlib.Path, files)):
+    for path in (TEMPLATE, *map(pathlib.Path, files)):
         try:
-            seed.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+            content = coming[str(path)].encode() if str(path) in coming else path.read_bytes()
+            seed.append(f"{path} {hashlib.sha256(content).hexdigest()}")
         except OSError:
             seed.append(f"{path} missing")
     return "\n".join(seed)
 
 
 def _diff(want: dict[str, str], found: dict[str, Found], steps: Steps) -> dict[str, str]:
-    before, after = [], []
+    before = [f"{path}:\n{_read(pathlib.Path(path)) or ''}" for path in sorted(steps.files)]
+    after = [f"{path}:\n{text}" for path, text in sorted(steps.files.items())]
     for unit in sorted({*steps.write, *steps.enable, *steps.start, *steps.restart, *steps.remove}):
         here = found.get(unit, Found())
         if here.drop_in is not None or here.active:
@@ -228,22 +253,28 @@ def main() -> None:
         "environment": {"type": "dict", "default": {}},
         "files": {"type": "list", "elements": "path", "default": []},
     }
+    file = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
             "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
+            "files": {"type": "list", "elements": "dict", "default": [], "options": file},
             "purge": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["started", "retained"], "default": "started"},
         },
         supports_check_mode=True,
     )
     host = Host(module)
+    start = module.params["state"] == "started"
+    coming = {file["path"]: file["content"] for file in module.params["files"]}
     want = {
-        _workload.unit_of(item["pod"]): _workload.render(item, _seed(item["files"]))
+        _workload.unit_of(item["pod"]): _workload.render(item, _seed(item["files"], coming))
         for item in module.params["workloads"]
     }
     found = host.found(want)
     present = {unit: here for unit, here in found.items() if unit in want or here.drop_in is not None or here.active}
-    steps = _workload.plan(want, present, module.params["state"] == "started", module.params["purge"])
+    steps = _workload.plan(want, present, start, module.params["purge"])
+    if start:
+        steps.files = {path: text for path, text in coming.items() if _read(pathlib.Path(path)) != text}
     if not module.check_mode:
         host.apply(steps)
     module.exit_json(

@@ -51,9 +51,10 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
     path: Path = tuple(error.absolute_path)
     value = error.instance
     keyword = str(error.validator)
-    expected = error.validator_value
+    expected: Any = error.validator_value
+    schema: Any = error.schema
     if keyword == "additionalProperties" and isinstance(value, dict):
-        known = error.schema["properties"]
+        known = schema["properties"]
         for key in sorted(set(value) - set(known), key=str):
             hint = suggest(key, known, "Remove it" if path else "Remove it or rename it")
             rule = "is no known key here" if path else "is no known variable"
@@ -61,8 +62,8 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
     elif keyword == "required":
         # iter_errors reports every missing key on its own; its name is only in the message.
         key = next(name for name in expected if name not in value and error.message.startswith(f"{name!r} "))
-        near = nearest(key, [str(k) for k in value if k not in error.schema["properties"]])
-        described = error.schema["properties"][key]["description"]
+        near = nearest(key, [str(k) for k in value if k not in schema["properties"]])
+        described = schema["properties"][key]["description"]
         yield Problem((*path, key), None, "is missing", f"Rename {near} to {key}." if near else f"Add it. {described}")
     elif keyword == "format":
         cause = error.cause
@@ -89,12 +90,13 @@ def _type(expected: Any, value: Any, error: ValidationError) -> tuple[str, str]:
         return "must be a text", "Put it in quotes."
     if expected == "integer" and isinstance(value, str) and re.fullmatch(r"-?\d+", value):
         return "must be a whole number", "Remove the quotes (in a template, add | int)."
-    hint = str(error.schema.get("description", ""))
-    return f"must be {_KINDS.get(expected, expected)}", hint or "Correct it."
+    hint = _description(error)
+    return f"must be {_KINDS.get(expected, expected)}", hint
 
 
 def _range(expected: Any, value: Any, error: ValidationError) -> tuple[str, str]:
-    low, high = error.schema.get("minimum"), error.schema.get("maximum")
+    schema: Any = error.schema
+    low, high = schema.get("minimum"), schema.get("maximum")
     return f"is out of range {low} to {high}", f"Use a number from {low} to {high}."
 
 
@@ -112,7 +114,12 @@ def _unique(expected: Any, value: Any, error: ValidationError) -> tuple[str, str
 
 
 def _other(expected: Any, value: Any, error: ValidationError) -> tuple[str, str]:
-    return error.message, str(error.schema.get("description", "Correct it."))
+    return error.message, _description(error)
+
+
+def _description(error: ValidationError) -> str:
+    schema: Any = error.schema
+    return str(schema.get("description", "Correct it."))
 
 
 _RULES: dict[str, Callable[[Any, Any, ValidationError], tuple[str, str]]] = {

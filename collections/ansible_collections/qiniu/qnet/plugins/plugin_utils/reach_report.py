@@ -29,7 +29,7 @@ class Cell:
         """Yes, no, or part (some protocols or pods only), as expected; ! and a number when that many probes differ."""
         if not self.probes:
             return "-"
-        word = {(True,): "yes", (False,): "no"}.get(tuple(self.expected), "part")
+        word = "part" if len(self.expected) > 1 else "yes" if True in self.expected else "no"
         return f"{word}!{self.wrong}" if self.wrong else word
 
 
