@@ -55,7 +55,7 @@ async def try_tcp(address: str, port: int) -> Answer:
         writer.close()
         answer: Answer = json.loads(data) if data else None
         return answer
-    except (OSError, asyncio.TimeoutError):
+    except (TimeoutError, OSError):
         return None
 
 
@@ -68,7 +68,7 @@ async def _ask(sock: socket.socket, data: bytes, address: tuple[str, int]) -> by
                 got, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 2048), WAIT_SECONDS)
                 if sender[0] == address[0]:
                     return bytes(got)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             continue
         except OSError:
             return None

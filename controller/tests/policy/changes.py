@@ -192,7 +192,10 @@ class Changer:
     def add_service_ip(self) -> str | None:
         """A service gets another Service IP."""
         service = self.chooser.choice(list(self.world.services))
-        key = next((f"{service}:{n}" for n in ("main", "more", "third") if f"{service}:{n}" not in self.world.service_ips), None)
+        key = next(
+            (f"{service}:{n}" for n in ("main", "more", "third") if f"{service}:{n}" not in self.world.service_ips),
+            None,
+        )
         if key is None:
             return None
         taken = set(self.world.service_ips.values())

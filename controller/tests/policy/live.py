@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small real fleet on this machine: Open vSwitch in a network namespace per host, the intent database, the controller.
+"""A small real fleet on this machine: Open vSwitch in a namespace per host, the intent database, the controller.
 
-As in the lab, each host has `br-int` with the one flow-based VXLAN port and `br-phy` with the underlay address; pods are
-namespaces with a veth. Everything has a prefix of its own and ends with the `with` block.
+As in the lab, each host has `br-int` with the one flow-based VXLAN port and `br-phy` with the underlay address; pods
+are namespaces with a veth. Everything has a prefix of its own and ends with the `with` block.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 from contract.real import QNET_SCHEMA, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
 
@@ -111,7 +112,8 @@ class Vswitch:
             daemon(
                 "ip", "netns", "exec", inside,
                 "ovs-vswitchd", f"unix:{self.directory}/Open_vSwitch.sock", f"--unixctl={self.directory}/vswitchd.ctl",
-                f"--log-file={self.directory}/vswitchd.log", f"--pidfile={self.directory}/vswitchd.pid", "-vconsole:off",
+                f"--log-file={self.directory}/vswitchd.log", f"--pidfile={self.directory}/vswitchd.pid",
+                "-vconsole:off",
             )
         )  # fmt: skip
         self.vsctl("--no-wait", "init")
@@ -157,7 +159,9 @@ class Fleet:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         for agent in self.agents.values():
             agent.stop()
         self.agents.clear()
@@ -212,7 +216,7 @@ class Fleet:
         )
         log = (self.directory / "controller.log").open("ab")
         self.controller = subprocess.Popen(
-            ["ip", "netns", "exec", self.under, sys.executable, "-m", "qnet_controller.cli.main", "--config", str(config)],
+            ["ip", "netns", "exec", self.under, sys.executable, "-m", "qnet_controller.cli.main", "--config", config],
             stdout=log, stderr=log,
         )  # fmt: skip
         log.close()
@@ -225,7 +229,9 @@ class Fleet:
 
     def api(self, path: str) -> str:
         """GET from the controller's API, from inside its namespace."""
-        script = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9680{path}', timeout=5).read().decode())"
+        script = (
+            f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9680{path}', timeout=5).read().decode())"
+        )
         return run("ip", "netns", "exec", self.under, sys.executable, "-S", "-c", script)
 
     def asked(self) -> int:
@@ -259,7 +265,8 @@ class Fleet:
             service, _, name = key.partition(":")
             insert("Service_IP", f"i_{name}_{service.replace('/', '_')}", name=name, address=dotted(address),
                    service=["named-uuid", f"s_{service.replace('/', '_')}"],
-                   network=["named-uuid", f"n_{world.services[service]}"], affinity="none", algorithm="hash")  # fmt: skip
+                   network=["named-uuid", f"n_{world.services[service]}"],
+                   affinity="none", algorithm="hash")  # fmt: skip
         for pod in world.pods.values():
             mark = pod.key.replace("/", "_").replace("-", "_")
             insert("Pod", f"p_{mark}", name=pod.name, service=["named-uuid", f"s_{pod.service.replace('/', '_')}"],
@@ -283,13 +290,15 @@ class Fleet:
 
     def _uuid(self, table: str, *where: list[object]) -> list[object]:
         (found,) = self.database.execute({"op": "select", "table": table, "where": list(where), "columns": ["_uuid"]})
-        ((row,),) = (found["rows"],)  # type: ignore[misc]
-        uuid: list[object] = row["_uuid"]  # type: ignore[index]
-        return uuid
+        rows = cast(list[dict[str, list[object]]], found["rows"])
+        assert len(rows) == 1, f"{table} {where}: {rows}"
+        return rows[0]["_uuid"]
 
     def _export_places(self, export: ExportPlan) -> tuple[list[object], list[object]]:
         group, _, name = export.service.partition("/")
-        service = self._uuid("Service", ["name", "==", name], ["group", "==", self._uuid("Security_Group", ["name", "==", group])])
+        service = self._uuid(
+            "Service", ["name", "==", name], ["group", "==", self._uuid("Security_Group", ["name", "==", group])]
+        )
         return service, self._uuid("Security_Group", ["name", "==", export.to])
 
     def add_export(self, export: ExportPlan) -> None:
@@ -307,7 +316,12 @@ class Fleet:
         self._change({"op": "delete", "table": "Export", "where": where})
 
     def _change(self, operation: dict[str, object]) -> None:
-        grow = {"op": "mutate", "table": "QNet_Global", "where": [], "mutations": [["generation", "+=", 1]]}
+        grow: dict[str, object] = {
+            "op": "mutate",
+            "table": "QNet_Global",
+            "where": [],
+            "mutations": [["generation", "+=", 1]],
+        }
         self.database.execute(operation, grow)
 
     # -- pods --------------------------------------------------------------------------------------------------
@@ -356,7 +370,9 @@ class Fleet:
 
         wait_for(ready, 20)
 
-    def measure(self, addresses: list[int], probes: list[tuple[int, int | None]]) -> dict[tuple[str, int, int, int | None], list[str] | None]:
+    def measure(
+        self, addresses: list[int], probes: list[tuple[int, int | None]]
+    ) -> dict[tuple[str, int, int, int | None], list[str] | None]:
         """What every pod gets from every address: (pod, address, protocol, port) → [who, which address it saw]."""
         asked: dict[str, list[tuple[int, int, int | None]]] = {}
         for key, agent in self.agents.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy once more, from the table in docs/design/architecture.md alone, over plain data; no code of the controller."""
+"""The policy once more, from the table in docs/design/architecture.md, over plain data; no code of the controller."""
 
 from __future__ import annotations
 

@@ -60,16 +60,17 @@ class Prober:
         """The pod with a port name."""
         return next(pod for pod in self.world.pods.values() if "qn" + digest(pod.key)[:12] == port_name)
 
-    def probe(self, client: PodPlan, address: int, protocol: int, port: int | None, sport: int | None = None) -> Open | None:
+    def probe(
+        self, client: PodPlan, address: int, protocol: int, port: int | None, sport: int | None = None
+    ) -> Open | None:
         """Open a connection, or see it refused, as the oracle says; returns it when it opened."""
         want = expected(self.world, client, address, protocol, port, self.fabric.clock.now)
         what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
         sport = sport or next(_ephemeral)
         if protocol == 132:
-            return self._one_way(client, address, port or 0, sport, want.receivers, what)
-        session = open_session(
-            self.fabric, pod_object(client), client.address, address, protocol, sport, port or 0
-        )
+            self._one_way(client, address, port or 0, sport, want.receivers, what)
+            return None
+        session = open_session(self.fabric, pod_object(client), client.address, address, protocol, sport, port or 0)
         got = self.by_port(session.server).key if session.server else None
         if got is None and want.receivers:
             self.fail(f"wrong deny: {what}, expected {set(want.receivers)}")
@@ -90,7 +91,9 @@ class Prober:
         name = owner.key if isinstance(owner, PodPlan) else owner
         return f"{name or 'nobody'} ({address:#x} in {client.network})"
 
-    def _one_way(self, client: PodPlan, address: int, port: int, sport: int, receivers: frozenset[str], what: str) -> None:
+    def _one_way(
+        self, client: PodPlan, address: int, port: int, sport: int, receivers: frozenset[str], what: str
+    ) -> None:
         packet = p.Packet(ip_proto=132, ipv4_src=client.address, ipv4_dst=address, src_port=sport, dst_port=port)
         got = {self.by_port(d.pod).key for d in self.fabric.send(pod_object(client), packet)}
         if not got <= receivers or bool(got) != bool(receivers):
@@ -132,25 +135,30 @@ class Prober:
         want = expected(self.world, server, client.address, found.protocol, dport, self.fabric.clock.now)
         if want.allowed:
             return
-        make = p.tcp if found.protocol == TCP else p.udp
-        for flags in (p.SYN, p.ACK, p.SYN | p.ACK, p.RST) if found.protocol == TCP else (b"x",):
-            packet = make(server.address, sport, client.address, dport, flags)  # type: ignore[operator]
+        tries = [p.udp(server.address, sport, client.address, dport)]
+        if found.protocol == TCP:
+            kinds = (p.SYN, p.ACK, p.SYN | p.ACK, p.RST)
+            tries = [p.tcp(server.address, sport, client.address, dport, flags) for flags in kinds]
+        for packet in tries:
             if self.fabric.send(pod_object(server), packet):
-                self.fail(f"{what}: {server.key} opened a connection back ({flags})")
+                self.fail(f"{what}: {server.key} opened a connection back by {packet}")
 
     def _force(self, client: PodPlan, address: int, protocol: int, port: int, sport: int, what: str) -> None:
         """Packets that look as if they belonged to a connection get no further than the first one."""
         if protocol == TCP:
-            tries = [p.tcp(client.address, sport, address, port, flags) for flags in (p.ACK, p.SYN | p.ACK, p.RST, p.FIN)]
+            tries = [
+                p.tcp(client.address, sport, address, port, flags) for flags in (p.ACK, p.SYN | p.ACK, p.RST, p.FIN)
+            ]
         elif protocol == UDP:
             tries = [p.udp(client.address, port, address, sport)]
         else:
             quoted = p.udp(address, 53, client.address, 53)
             tries = [p.echo(client.address, address, sport, p.ECHO_REPLY), p.unreachable(quoted)]
         for packet in tries:
-            if protocol == UDP and expected(
-                self.world, client, address, protocol, sport, self.fabric.clock.now
-            ).allowed:
+            if (
+                protocol == UDP
+                and expected(self.world, client, address, protocol, sport, self.fabric.clock.now).allowed
+            ):
                 continue
             if self.fabric.send(pod_object(client), packet):
                 self.fail(f"wrong allow: {what} by {packet}")

@@ -54,10 +54,10 @@ def test_live_packets_reach_exactly_whom_they_should(seed: int, tmp_path: Path) 
             fleet.remove_export(chooser.choice(list(world.exports.values())))
             time.sleep(SETTLE_SECONDS)
             check(fleet, "an export revoked")
-        export = random_export(world, chooser, time.time())
-        assert export
-        export.expires = None
-        fleet.add_export(export)
+        added = random_export(world, chooser, time.time())
+        assert added
+        added.expires = None
+        fleet.add_export(added)
         time.sleep(SETTLE_SECONDS)
         check(fleet, "an export added")
         pod = chooser.choice(list(world.pods.values()))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random tenants and random changes in the simulated fabric: after every step, packets reach exactly whom they should."""
+"""Random tenants and random changes in the simulated fabric: packets always reach exactly whom they should."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+
 from qnet_controller.model import objects as o
 from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.messages import Installed
@@ -46,7 +47,7 @@ def test_every_pair_of_a_random_world_is_as_the_policy_says(seed: int, datapath:
 
 
 @pytest.mark.parametrize("datapath", ["netdev", "system"])
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", range(100, 108))
 def test_packets_follow_every_change(seed: int, datapath: Datapath) -> None:
     chooser, prober = build(seed, datapath)
     changer = Changer(prober, chooser)

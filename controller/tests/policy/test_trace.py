@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated switch against Open vSwitch: the same flows, the same packets, the same way through the tables.
 
-The flows are those of a random world, written to a real switch as text; `ofproto/trace` says which flow a packet meets in
-every table. It does not translate addresses, so packets that the simulated switch translated are left out.
+The flows are those of a random world, written to a real switch over the wire; `ofproto/trace` says which flow a packet
+meets in every table. It does not translate addresses, so packets that the simulated switch translated are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
 from contract.real import Vswitch, own_network, vswitch
 from qnet_controller.openflow import wire
 from qnet_controller.pipeline import messages as m
@@ -38,7 +39,16 @@ ERRORS = {
     "OFPBMC_BAD_WILDCARDS": (4, 5), "OFPBMC_BAD_PREREQ": (4, 9), "OFPGMFC_GROUP_EXISTS": (6, 0),
     "OFPGMFC_UNKNOWN_GROUP": (6, 8), "OFPMMFC_METER_EXISTS": (12, 1), "OFPMMFC_INVALID_METER": (12, 2),
 }  # fmt: skip
-FLAGS = ((0x01, "new"), (0x02, "est"), (0x04, "rel"), (0x08, "rpl"), (0x10, "inv"), (0x20, "trk"), (0x40, "snat"), (0x80, "dnat"))
+FLAGS = (
+    (0x01, "new"),
+    (0x02, "est"),
+    (0x04, "rel"),
+    (0x08, "rpl"),
+    (0x10, "inv"),
+    (0x20, "trk"),
+    (0x40, "snat"),
+    (0x80, "dnat"),
+)
 Sent = tuple[p.Packet, int, dict[str, int]]
 """A packet, the port it arrives at, and its tunnel fields."""
 STEP = re.compile(r"^ *(\d+)\. (?:.*?priority (\d+)|.*?No match|.*)")
@@ -121,11 +131,18 @@ def spec(packet: p.Packet, port: int, tunnel: dict[str, int]) -> str:
     """The packet as a flow for ofproto/trace."""
     terms = [f"in_port={port}", *(f"{name}={value_text(name, value)}" for name, value in tunnel.items())]
     if packet.eth_type == p.ETH_ARP:
-        terms += ["arp", f"arp_op={packet.arp_op}", *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("arp_spa", "arp_tpa", "arp_sha"))]
+        terms += [
+            "arp",
+            f"arp_op={packet.arp_op}",
+            *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("arp_spa", "arp_tpa", "arp_sha")),
+        ]
     else:
         protocol = {6: "tcp", 17: "udp", 1: "icmp"}[packet.ip_proto]
         terms += [protocol]
-        terms += [f"{n}={value_text('ipv4_src', getattr(packet, a))}" for n, a in (("nw_src", "ipv4_src"), ("nw_dst", "ipv4_dst"))]
+        terms += [
+            f"{n}={value_text('ipv4_src', getattr(packet, a))}"
+            for n, a in (("nw_src", "ipv4_src"), ("nw_dst", "ipv4_dst"))
+        ]
         if packet.has_ports:
             terms += [f"{protocol}_src={packet.src_port}", f"{protocol}_dst={packet.dst_port}"]
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every sequence of changes: the model and the programs depend on the present only, not on its history."""
+"""What holds for every sequence of changes: the model and the programs depend on the present, not on its history."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from policy.tenants import POD_BLOCK, SERVICE_BLOCK, packed
 from qnet_controller.decide.decide import Origin, Question, decide
 from qnet_controller.model import objects as o
@@ -21,6 +22,8 @@ SWITCHES = (1, 2)
 NETWORKS, GROUPS, SERVICES = ("red", "blue"), ("a", "b"), ("a/s", "a/t", "b/s")
 POD_ADDRESSES = [packed(POD_BLOCK + n) for n in range(2, 5)]
 SERVICE_ADDRESSES = [packed(SERVICE_BLOCK + n) for n in range(2, 4)]
+ADDRESSES = POD_ADDRESSES + SERVICE_ADDRESSES
+BLOCKS = (o.Subnet(packed(POD_BLOCK), 24),), (o.Subnet(packed(SERVICE_BLOCK), 24),)
 VTEPS = {1: packed(0xC0A80001), 2: packed(0xC0A80002)}
 
 
@@ -31,10 +34,10 @@ def _pod(name: str, service: str, network: str, address: bytes, state: str, weig
 
 objects = st.one_of(
     st.builds(
-        lambda name, vni: o.Network(name, vni, (o.Subnet(packed(POD_BLOCK), 24),), (o.Subnet(packed(SERVICE_BLOCK), 24),)),
+        lambda name, vni: o.Network(name, vni, *BLOCKS),
         st.sampled_from(NETWORKS), st.sampled_from((100, 200)),
     ),
-    st.builds(lambda name, number: o.SecurityGroup(name, "t", number), st.sampled_from(GROUPS), st.sampled_from((1, 2))),
+    st.builds(lambda name, n: o.SecurityGroup(name, "t", n), st.sampled_from(GROUPS), st.sampled_from((1, 2))),
     st.builds(
         lambda key, network: o.Service(key.split("/")[1], key.split("/")[0], network),
         st.sampled_from(SERVICES), st.sampled_from(NETWORKS),
@@ -49,23 +52,31 @@ objects = st.one_of(
     ),
     st.builds(
         o.Export, st.sampled_from(SERVICES), st.sampled_from(GROUPS),
-        st.sampled_from((frozenset(), frozenset({o.PortRule(6, 80)}))), st.sampled_from((None, int(START) + 50)), st.booleans(),
+        st.sampled_from((frozenset(), frozenset({o.PortRule(6, 80)}))), st.sampled_from((None, int(START) + 50)),
+        st.booleans(),
     ),
     st.builds(
-        lambda number, kind, one: o.Host(f"h{number}", (VTEPS[number],) if one else (VTEPS[number], packed(9 + number)), number, kind),
+        lambda n, kind, one: o.Host(f"h{n}", (VTEPS[n],) if one else (VTEPS[n], packed(9 + n)), n, kind),
         st.sampled_from(SWITCHES), st.sampled_from(("netdev", "system")), st.booleans(),
     ),
 )  # fmt: skip
 removals = objects.map(lambda item: o.Removed(type(item), item.key))
 PORT_NAMES = ["qnet-vxlan", *(f"qn-{group}/{name}" for group in GROUPS for name in ("p", "q"))]
-ports = st.tuples(st.just("port"), st.sampled_from(SWITCHES), st.integers(1, 4), st.sampled_from(PORT_NAMES), st.booleans())
+ports = st.tuples(
+    st.just("port"), st.sampled_from(SWITCHES), st.integers(1, 4), st.sampled_from(PORT_NAMES), st.booleans()
+)
 gone = st.tuples(st.just("gone"), st.sampled_from(SWITCHES), st.integers(1, 4))
 lost = st.tuples(st.just("lost"), st.sampled_from(SWITCHES))
-addresses = st.sampled_from(POD_ADDRESSES + SERVICE_ADDRESSES)
+addresses = st.sampled_from(ADDRESSES)
 demands = st.one_of(
     st.builds(Pair, st.sampled_from(Origin), st.sampled_from((100, 200)), st.sampled_from((1, 2)), addresses),
     st.builds(Target, st.sampled_from((100, 200)), st.sampled_from(POD_ADDRESSES)),
-    st.builds(Source, st.sampled_from([*VTEPS.values(), packed(7)]), st.sampled_from((100, 200)), st.sampled_from(POD_ADDRESSES)),
+    st.builds(
+        Source,
+        st.sampled_from([*VTEPS.values(), packed(7)]),
+        st.sampled_from((100, 200)),
+        st.sampled_from(POD_ADDRESSES),
+    ),
     st.builds(Source, st.just(packed(7)), st.none(), st.none()),
     st.builds(Source, st.sampled_from(list(VTEPS.values())), st.just(999), st.none()),
 )
@@ -110,7 +121,7 @@ def answers(model: Model) -> list[object]:
     """Everything that can be asked."""
     questions = [
         Question(origin, network, group, address)
-        for origin in Origin for network in NETWORKS for group in (1, 2) for address in POD_ADDRESSES + SERVICE_ADDRESSES
+        for origin in Origin for network in NETWORKS for group in (1, 2) for address in ADDRESSES
     ]  # fmt: skip
     return [decide(model, question, START) for question in questions]
 
@@ -126,7 +137,8 @@ def test_the_model_forgets_its_history(changes: list[o.Change], chooser: random.
     fresh = Model()
     fresh.apply(final)
     for table in (
-        "networks", "network_by_vni", "hosts", "host_by_datapath", "host_by_vtep", "groups", "group_by_number", "services",
+        "networks", "network_by_vni", "hosts", "host_by_datapath", "host_by_vtep", "groups", "group_by_number",
+        "services",
         "service_ips", "pods", "exports", "owner", "pod_by_port", "pods_of", "service_ips_of", "services_of",
     ):  # fmt: skip
         assert getattr(model, table) == getattr(fresh, table), table
@@ -154,7 +166,7 @@ def test_an_answer_changes_only_when_something_it_depends_on_is_touched(changes:
         if not intended.accepts(change):
             continue
         before = {(n, g, a, s): decide(model, Question(s, n, g, a), START)
-                  for n in NETWORKS for g in (1, 2) for a in POD_ADDRESSES + SERVICE_ADDRESSES for s in Origin}  # fmt: skip
+                  for n in NETWORKS for g in (1, 2) for a in ADDRESSES for s in Origin}  # fmt: skip
         owners = dict(model.owner)
         touched = model.apply([change])
         for (network, group, address, origin), verdict in before.items():
@@ -186,7 +198,7 @@ class World:
     def step(self, step: object) -> None:
         """Take one step of a random history."""
         match step:
-            case ("demand", int(number), demand):
+            case ("demand", int(number), Pair() | Source() | Target() as demand):
                 self.send(number, self.programs[number]._demand([demand], self.now))
                 return
             case ("port", int(switch), int(port), str(name), bool(live)):

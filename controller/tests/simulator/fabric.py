@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from qnet_controller.model.model import Model, Touches
-from qnet_controller.model.objects import Change, Pod
+from qnet_controller.model.objects import Change, Pod, Removed
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.program import SwitchProgram
@@ -58,6 +58,10 @@ class Node:
     asked: Counter[int] = field(default_factory=Counter)  # packets to the controller, by the port they came from
 
 
+Waiting = deque[tuple[Node, Callable[[], tuple[list[Outcome], list[str]]]]]
+"""What is still to happen: at which node, and the call that makes it happen."""
+
+
 class Fabric:
     """Several hosts and the one controller that is master of all of them.
 
@@ -85,8 +89,6 @@ class Fabric:
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Change the intent."""
-        from qnet_controller.model.objects import Removed
-
         changes = list(changes)
         for change in changes:
             if isinstance(change, Removed):
@@ -208,7 +210,7 @@ class Fabric:
         """Let a packet arrive at a port; returns everything that pods received because of it."""
         self.trace = []
         deliveries: list[Delivery] = []
-        waiting: deque[tuple[Node, Callable[[], tuple[list[Outcome], list[str]]]]] = deque()
+        waiting: Waiting = deque()
         waiting.append((node, lambda: node.switch.receive(packet, port, tunnel)))
         for _ in range(50):
             if not waiting:
@@ -224,7 +226,7 @@ class Fabric:
                         self._carry(here, outcome, deliveries, waiting)
         raise AssertionError("a packet went round in circles:\n" + "\n".join(self.trace))
 
-    def _ask(self, node: Node, message: m.PacketIn, waiting: deque) -> None:  # type: ignore[type-arg]
+    def _ask(self, node: Node, message: m.PacketIn, waiting: Waiting) -> None:
         node.asked[message.fields["in_port"]] += 1
         answer = node.program.packet_in(message, self.clock.now)
         self.trace.append(f"{node.name}: asked {message.fields} -> {answer.kind.name}, {len(answer.commands)} commands")
@@ -233,7 +235,7 @@ class Fabric:
             out = answer.packet_out
             waiting.append((node, lambda: node.switch.packet_out(out)))
 
-    def _carry(self, node: Node, emission: Emission, deliveries: list[Delivery], waiting: deque) -> None:  # type: ignore[type-arg]
+    def _carry(self, node: Node, emission: Emission, deliveries: list[Delivery], waiting: Waiting) -> None:
         name = node.switch.ports[emission.port]
         if name != TUNNEL_PORT:
             deliveries.append(Delivery(name, emission.packet))
@@ -295,7 +297,9 @@ class Session:
         )  # fmt: skip
 
 
-def open_session(fabric: Fabric, client: Pod, source: int, target: int, protocol: int, sport: int, port: int) -> Session:
+def open_session(
+    fabric: Fabric, client: Pod, source: int, target: int, protocol: int, sport: int, port: int
+) -> Session:
     """Send the first packet of a connection and see who receives it."""
     first = {
         TCP: lambda: tcp(source, sport, target, port, SYN),

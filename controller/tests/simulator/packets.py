@@ -51,9 +51,13 @@ class Packet:
         """The frame as it is on the wire, checksums included."""
         ethernet = self.eth_dst.to_bytes(6, "big") + self.eth_src.to_bytes(6, "big") + struct.pack("!H", self.eth_type)
         if self.eth_type == ETH_ARP:
-            return ethernet + struct.pack("!HHBBH", 1, ETH_IPV4, 6, 4, self.arp_op) + b"".join(
-                value.to_bytes(size, "big")
-                for value, size in ((self.arp_sha, 6), (self.arp_spa, 4), (self.arp_tha, 6), (self.arp_tpa, 4))
+            return (
+                ethernet
+                + struct.pack("!HHBBH", 1, ETH_IPV4, 6, 4, self.arp_op)
+                + b"".join(
+                    value.to_bytes(size, "big")
+                    for value, size in ((self.arp_sha, 6), (self.arp_spa, 4), (self.arp_tha, 6), (self.arp_tpa, 4))
+                )
             )
         if self.eth_type != ETH_IPV4:
             return ethernet + self.payload

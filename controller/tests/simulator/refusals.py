@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flows that Open vSwitch refuses, and the OpenFlow error by which it does; the simulated switch must refuse them too."""
+"""Flows that Open vSwitch refuses, and the OpenFlow error that says so; the simulated switch must refuse them too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ REFUSALS: dict[str, tuple[m.Flow, str]] = {
     "goto to the same table": (_flow(m.match(), m.Goto(Table.PLAN)), "OFPBIC_BAD_TABLE_ID"),
     "goto backwards": (_flow(m.match(), m.Goto(Table.ADMISSION)), "OFPBIC_BAD_TABLE_ID"),
     "ct without IP": (_flow(m.match(), m.Ct(1)), "OFPBAC_MATCH_INCONSISTENT"),
-    "write to a header that may be missing": (_flow(m.match(), m.Set(f.whole(f.ARP_OP), 2)), "OFPBAC_MATCH_INCONSISTENT"),
+    "write to a header that may be missing": (
+        _flow(m.match(), m.Set(f.whole(f.ARP_OP), 2)),
+        "OFPBAC_MATCH_INCONSISTENT",
+    ),
     "read a header that may be missing": (
         _flow(m.match(), m.Move(f.whole(f.IPV4_SRC), f.whole(f.REG4))),
         "OFPBAC_MATCH_INCONSISTENT",

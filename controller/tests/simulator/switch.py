@@ -26,7 +26,9 @@ _HEADERS: dict[str, tuple[str, Callable[[Packet], bool]]] = {
     "eth_src": ("eth_src", lambda p: True),
     "eth_dst": ("eth_dst", lambda p: True),
     "eth_type": ("eth_type", lambda p: True),
-    **{name: (name, lambda p: p.eth_type == ETH_ARP) for name in ("arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa")},
+    **{
+        name: (name, lambda p: p.eth_type == ETH_ARP) for name in ("arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa")
+    },
     **{name: (name, lambda p: p.eth_type == ETH_IPV4) for name in ("ip_proto", "ipv4_src", "ipv4_dst")},
     "tcp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == TCP),
     "udp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == UDP),
@@ -284,9 +286,7 @@ class Switch:
         outcomes, flight = self.follow(packet, port, tunnel)
         return outcomes, flight.trace
 
-    def follow(
-        self, packet: Packet, port: int, tunnel: dict[str, int] | None = None
-    ) -> tuple[list[Outcome], Flight]:
+    def follow(self, packet: Packet, port: int, tunnel: dict[str, int] | None = None) -> tuple[list[Outcome], Flight]:
         """As `receive`, with all that is known about the way."""
         if port not in self.ports:
             raise ValueError(f"switch {self.datapath_id:x} has no port {port}")

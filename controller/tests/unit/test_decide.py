@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+
 from qnet_controller.decide.decide import Kind, Origin, Question, Verdict, backends, decide
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
@@ -35,7 +36,9 @@ def build(*more: o.Object) -> Model:
     return model
 
 
-def ask(model: Model, group: int, address: bytes, origin: Origin = Origin.POD, network: str = "red", now: float = NOW) -> Verdict:
+def ask(
+    model: Model, group: int, address: bytes, origin: Origin = Origin.POD, network: str = "red", now: float = NOW
+) -> Verdict:
     return decide(model, Question(origin, network, group, address), now)
 
 

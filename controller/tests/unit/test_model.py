@@ -58,7 +58,8 @@ def test_expiry_touches_what_removal_would() -> None:
 
 def test_an_address_that_changes_hands_in_one_transaction_has_its_new_owner() -> None:
     heir = o.Pod("q", "a/s", "red", b"\2\0\0\0\0\2", "qnq", (ADDRESS,))
-    for changes in ([o.Removed(o.Pod, "a/p"), heir], [heir, o.Removed(o.Pod, "a/p")]):
+    orders: list[list[o.Change]] = [[o.Removed(o.Pod, "a/p"), heir], [heir, o.Removed(o.Pod, "a/p")]]
+    for changes in orders:
         model = build()
         model.apply(changes)
         assert model.owner["red", ADDRESS] == heir

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from qnet_controller.pipeline import fields as f
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.packet import ip_addresses
@@ -35,7 +36,7 @@ def test_parts_of_a_register_become_one_term() -> None:
     ],
 )
 def test_impossible_matches_are_refused(terms: list[tuple[f.Field | f.Bits, int]]) -> None:
-    with pytest.raises(ValueError, match="does not fit|twice"):
+    with pytest.raises(ValueError, match=r"does not fit|twice"):
         m.match(*terms)
 
 

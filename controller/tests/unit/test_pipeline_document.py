@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from qnet_controller.pipeline.messages import Flow
 from qnet_controller.pipeline.tables import Table
 from qnet_controller.pipeline.text import flow_text, group_text, meter_text, names_text, table_title
@@ -37,10 +38,14 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(210, "arp", "A pod that probes for its own address gets no answer: one would mean a duplicate."),
             Sample(200, "arp", "ARP requests of a pod, with its own MAC and address as the sender, are answered next."),
             Sample(200, "eth_dst", "IP of a pod, with its own MAC and address, towards the virtual MAC."),
-            Sample(200, "tun_src", "IP that a known VTEP sends for a pod that is there; asked for, and gone when idle."),
+            Sample(
+                200, "tun_src", "IP that a known VTEP sends for a pod that is there; asked for, and gone when idle."
+            ),
             Sample(160, "drop", "An unknown VTEP is refused for a while; the controller is not asked again meanwhile."),
             Sample(100, "drop", "Anything else from a pod's port is spoofed or not IP: dropped and counted."),
-            Sample(10, "controller", "The first packet of a sender behind the tunnel asks, through the tunnel's meter."),
+            Sample(
+                10, "controller", "The first packet of a sender behind the tunnel asks, through the tunnel's meter."
+            ),
         ),
     ),
     Table.NEIGHBOUR: (
@@ -74,7 +79,11 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         "Looks what a pod sends up in the pod's own conntrack zone, which also undoes translations in answers.",
         (
             Sample(100, "kind=drop", "Refused."),
-            Sample(95, "kind=service", "A pod that calls a Service IP it backs itself: first the zone for what comes back to it."),
+            Sample(
+                95,
+                "kind=service",
+                "A pod that calls a Service IP it backs itself: first the zone for what comes back to it.",
+            ),
             Sample(90, "kind=direct", "Traffic of a group without Service IPs needs no conntrack."),
             Sample(80, "kind=service", "What a tunnel brings was balanced by its sender: no Service IP arrives here."),
             Sample(70, "origin=tunnel", "What a tunnel brings is tracked in the receiver's zone, at the end."),
@@ -97,7 +106,11 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(120, "hairpin", "A pod that was chosen as its own backend sees the Service IP as its peer."),
             Sample(105, "+inv", "Pods of one group may send anything, also what conntrack cannot place."),
             Sample(100, "+inv", "For all others what conntrack cannot place is dropped."),
-            Sample(90, "+dnat", "A balanced connection goes on to a pod of the service; to nobody else who may have its address."),
+            Sample(
+                90,
+                "+dnat",
+                "A balanced connection goes on to a pod of the service; to nobody else who may have its address.",
+            ),
             Sample(90, "kind=open or allow", "Connections that are open, and errors about them."),
             Sample(90, "kind=replies", "Answers, and errors about what the other side sent."),
             Sample(80, "commit", "A pod opens a connection: committed in its zone."),
@@ -107,8 +120,12 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         "Where is the destination? Local pods get their MAC address, others are reached through their host's VTEP.",
         (
             Sample(100, "to egress", "A pod of this host."),
-            Sample(100, "tun_dst", "A pod of another host: the one tunnel port, with the host and the VNI set by the flow."),
-            Sample(1, "controller", "What was let through before its destination moved here or there asks for the way."),
+            Sample(
+                100, "tun_dst", "A pod of another host: the one tunnel port, with the host and the VNI set by the flow."
+            ),
+            Sample(
+                1, "controller", "What was let through before its destination moved here or there asks for the way."
+            ),
         ),
     ),
     Table.EGRESS: (

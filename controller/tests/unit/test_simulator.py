@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from qnet_controller.pipeline import fields as f
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.tables import Table
@@ -49,7 +50,9 @@ def make() -> tuple[Switch, Clock]:
     return switch, clock
 
 
-def add(switch: Switch, priority: int, matching: m.Match, *actions: m.Action, table: Table = Table.ADMISSION, **more: int) -> m.Flow:
+def add(
+    switch: Switch, priority: int, matching: m.Match, *actions: m.Action, table: Table = Table.ADMISSION, **more: int
+) -> m.Flow:
     item = m.Flow(table, priority, matching, actions, 7, **more)  # type: ignore[arg-type]
     switch.execute([m.AddFlow(item)])
     return item
@@ -164,7 +167,9 @@ NEW, EST, REL, RPL, INV, TRK = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 LOOKUP = m.Nat("lookup")
 
 
-def look(ct: Conntrack, packet: p.Packet, zone: int = 1, commit: bool = False, nat: m.Nat | None = None, now: float = 0) -> int:
+def look(
+    ct: Conntrack, packet: p.Packet, zone: int = 1, commit: bool = False, nat: m.Nat | None = None, now: float = 0
+) -> int:
     return ct.track(packet, zone, commit, nat, now).state
 
 

@@ -371,7 +371,7 @@ def _bucket(pod: Pod, address: Address) -> Bucket:
 
 
 def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:
-    """Let connections to the Service IP go on to this pod of it: an old one never reaches the next owner of an address."""
+    """Let connections to the Service IP on to this pod of it; an old one never reaches the next owner of its address."""
     if len(address) != 4:
         return
     asked = match(

@@ -107,7 +107,7 @@ def _track() -> Iterator[Flow]:
 
 
 def _state() -> Iterator[Flow]:
-    """Judge by the sender's connection; a pod's own flow commits what it may open, a Service IP's names its backends."""
+    """Judge by the sender's connection; pods and Service IPs add flows of their own for what may be opened."""
     table = Table.STATE
     to_location = Goto(Table.LOCATION)
     yield _static(table, 105, match((KIND, Kind.OPEN), _IP, state(CT_INVALID)), to_location)

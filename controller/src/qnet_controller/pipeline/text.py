@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flows, groups and meters as text: in the syntax of ovs-ofctl(8), and by the names that the pipeline gives its parts."""
+"""Flows, groups and meters as text: in the syntax of ovs-ofctl(8), and by the names of their parts."""
 
 from __future__ import annotations
 
@@ -165,7 +165,9 @@ def names_text(item: Flow) -> str:
     done = [_named(action.target, action.value) for action in item.actions if isinstance(action, Set)
             and action.target in _PARTS]  # fmt: skip
     done += [f"to {action.table.title}" for action in item.actions if isinstance(action, Goto | Resubmit)]
-    done += [f"to {action.table.title}" for action in item.actions if isinstance(action, Ct) and action.table is not None]
+    done += [
+        f"to {action.table.title}" for action in item.actions if isinstance(action, Ct) and action.table is not None
+    ]
     return " → ".join(filter(None, (", ".join(matched), ", ".join(done))))
 
 
