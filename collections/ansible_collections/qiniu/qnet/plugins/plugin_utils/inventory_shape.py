@@ -49,7 +49,7 @@ def parse_timestamp(text: str) -> datetime:
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     path: Path = tuple(error.absolute_path)
-    value = error.instance
+    value: Any = error.instance
     keyword = str(error.validator)
     expected: Any = error.validator_value
     schema: Any = error.schema
