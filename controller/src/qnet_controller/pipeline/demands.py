@@ -268,9 +268,7 @@ class Compiler:
         yield flow(
             Table.ADMISSION,
             200,
-            match(
-                (IN_PORT, port), (TUN_SRC, _number(vtep)), (TUN_ID, network.vni), _IP, (IPV4_SRC, _number(address))
-            ),
+            match((IN_PORT, port), (TUN_SRC, _number(vtep)), (TUN_ID, network.vni), _IP, (IPV4_SRC, _number(address))),
             (Set(VNI, network.vni), Set(SOURCE_GROUP, group.number), Set(ORIGIN, Origin.TUNNEL), Goto(Table.PLAN)),
             Feature.IDENTITY,
             f"pod {pod.key}",
@@ -371,7 +369,7 @@ def _bucket(pod: Pod, address: Address) -> Bucket:
 
 
 def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:
-    """Let connections to the Service IP on to this pod of it; an old one never reaches the next owner of its address."""
+    """Let connections to the Service IP on to this pod of it; old ones never reach the next owner of an address."""
     if len(address) != 4:
         return
     asked = match(

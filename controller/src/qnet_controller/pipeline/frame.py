@@ -135,9 +135,7 @@ def _delivery() -> Iterator[Flow]:
         yield _static(table, 80, match((KIND, kind), _IP, state(CT_NEW)), Ct(TARGET_ZONE, commit=True), hand_over)
 
 
-def pod_flows(
-    pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool
-) -> Iterator[Flow]:
+def pod_flows(pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool) -> Iterator[Flow]:
     """Admission, asking, committing and local delivery for a pod on its own host (IPv4 addresses).
 
     `moves_ports`: commit with the pod's own address as NAT source, which changes nothing but a source port that a
