@@ -20,7 +20,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import image
-from host import ROOT, LabError, install_missing_packages, podman, require_room, require_root_on_debian, run, say
+from host import (
+    ROOT,
+    LabError,
+    allow_inotify,
+    install_missing_packages,
+    podman,
+    require_room,
+    require_root_on_debian,
+    run,
+    say,
+)
 
 POOL = ipaddress.IPv4Network("172.20.0.0/14")  # networks of the labs come from here: two /24 each
 FIRST_CONTROLLER, FIRST_SWITCH = 11, 101  # last octet of c1 and h1
@@ -260,6 +270,7 @@ def up(name: str) -> None:
     lab, have = wanted(name), containers(name)
     new = [host for host in lab.hosts if host.name not in have]
     require_room(len(new))
+    allow_inotify()
     image_name = image.ensure() if new else ""
     lab.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (lab.directory / "lab.json").write_text(json.dumps(dataclasses.asdict(lab), indent=2) + "\n", encoding="utf-8")

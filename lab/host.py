@@ -19,6 +19,8 @@ PACKAGES = {  # command -> Debian package
     "ssh-keygen": "openssh-client",
 }
 MEBIBYTES_PER_HOST = 256
+INOTIFY = pathlib.Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 1024  # each host's systemd takes about seven, and Debian's default is 128 for all of root's
 MEBIBYTES_OF_DISK = 3072
 
 
@@ -78,6 +80,14 @@ def require_room(hosts: int) -> None:
         free = shutil.disk_usage(place).free >> 20
         if free < MEBIBYTES_OF_DISK:
             raise LabError(f"needs {MEBIBYTES_OF_DISK} MiB of free disk under {place}, there are {free}: free some")
+
+
+def allow_inotify() -> None:
+    """Raise the machine's limit on inotify instances until its next boot: past it, systemd of a new host hangs."""
+    have = int(INOTIFY.read_text(encoding="ascii"))
+    if have < INOTIFY_INSTANCES:
+        say(f"raising fs.inotify.max_user_instances from {have} to {INOTIFY_INSTANCES} until the next boot")
+        INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n", encoding="ascii")
 
 
 def install_missing_packages() -> None:
