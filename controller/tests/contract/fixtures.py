@@ -46,13 +46,34 @@ def private_vswitch(network: None, authority: Authority, tmp_path_factory: pytes
 @pytest.fixture(name="switch")
 def clean_switch(ovs: Vswitch) -> Iterator[Vswitch]:
     """The Open vSwitch, without flows, groups, meters and controllers before and after."""
-    _clean(ovs)
+    clean(ovs)
     yield ovs
-    _clean(ovs)
+    clean(ovs)
 
 
-def _clean(ovs: Vswitch) -> None:
+def clean(ovs: Vswitch) -> None:
+    """Take everything from the bridge but its ports."""
     ovs.vsctl("del-controller", BRIDGE)
     ovs.ofctl("del-flows")
     ovs.ofctl("del-groups")
     ovs.ofctl("del-meters")
+
+
+def write_toml(
+    path: Path, authority: Authority, *, port: int = 6653, api: int = 9680, remote: str, **pki: Path
+) -> Path:
+    """Write a configuration file of controller c1; returns its path."""
+    certificate, key = authority.issue("c1")
+    files = {"ca": authority.ca, "certificate": certificate, "private_key": key} | pki
+    lines = [
+        'name = "c1"',
+        f'[openflow]\nlisten = "127.0.0.1:{port}"',
+        f'[database]\nremotes = ["{remote}"]',
+        "[pki]",
+        *(f'{name} = "{file}"' for name, file in files.items()),
+        '[[controllers]]\nname = "c1"\naddress = "127.0.0.1"',
+        f'[api]\nlisten = "127.0.0.1:{api}"',
+        "[decisions]\nidle_timeout_seconds = 300",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -6,20 +6,24 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.real import Authority
 
+from contract.fixtures import write_toml
+from contract.real import Authority
 from qnet_controller.config import ConfigError, Endpoint, load, parse
 
 GOOD: dict[str, Any] = {
     "name": "c1",
     "openflow": {"listen": "0.0.0.0:6653"},
     "database": {"remotes": ["unix:/run/qnet-database/qnet.sock", "ssl:192.0.2.1:6641"]},
-    "pki": {"ca": "/etc/qnet/pki/ca.pem", "certificate": "/etc/qnet/pki/host.pem", "private_key": "/etc/qnet/pki/host.key"},
+    "pki": {
+        "ca": "/etc/qnet/pki/ca.pem",
+        "certificate": "/etc/qnet/pki/host.pem",
+        "private_key": "/etc/qnet/pki/host.key",
+    },
     "controllers": [{"name": "c1", "address": "192.0.2.1"}, {"name": "c2", "address": "192.0.2.2"}],
     "api": {"listen": "127.0.0.1:9680"},
     "decisions": {"idle_timeout_seconds": 60},
@@ -100,15 +104,16 @@ def _check(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
-def test_check_reads_the_certificates_too(tmp_path: Path, authority: Authority, toml: Callable[..., Path]) -> None:
-    good = toml(tmp_path / "good.toml")
+def test_check_reads_the_certificates_too(tmp_path: Path, authority: Authority) -> None:
+    remote = "unix:/run/qnet-database/qnet.sock"
+    good = write_toml(tmp_path / "good.toml", authority, remote=remote)
     done = _check(good)
     assert (done.returncode, done.stdout) == (0, f"{good}: ok\n")
-    bad = toml(tmp_path / "bad.toml", private_key=tmp_path / "missing.key")
+    bad = write_toml(tmp_path / "bad.toml", authority, remote=remote, private_key=tmp_path / "missing.key")
     done = _check(bad)
     assert done.returncode == 2
     assert "pki.private_key" in done.stderr
     other = Authority(tmp_path).issue("other")[1]
-    done = _check(toml(tmp_path / "mixed.toml", private_key=other))
+    done = _check(write_toml(tmp_path / "mixed.toml", authority, remote=remote, private_key=other))
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

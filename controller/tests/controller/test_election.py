@@ -20,7 +20,9 @@ def test_every_controller_agrees_whatever_the_order(names: set[str], datapath_id
 
 
 @given(NAMES, DATAPATHS, st.data())
-def test_a_controller_that_goes_moves_only_its_own_switches(names: set[str], datapath_id: int, data: st.DataObject) -> None:
+def test_a_controller_that_goes_moves_only_its_own_switches(
+    names: set[str], datapath_id: int, data: st.DataObject
+) -> None:
     gone = data.draw(st.sampled_from(sorted(names)))
     before = master_of(datapath_id, names)
     if before != gone:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.real import QNET_SCHEMA, Authority, Database, database
-from contract.intent import delete, fleet, insert, pod, reference, update
 
+from contract.intent import delete, fleet, insert, pod, reference, update
+from contract.real import QNET_SCHEMA, Authority, Database, database
 from qnet_controller.model.model import Model
 from qnet_controller.model.objects import Export, Host, Pod, PortRule, Removed, Subnet
 from qnet_controller.ovsdb.feed import Delta, Feed, Tls
@@ -121,7 +121,9 @@ def test_an_address_that_moves_changes_both_pods(tmp_path: Path) -> None:
         served.execute(*fleet())
         async with following(f"unix:{served.socket}") as reader:
             await reader.wait(1)
-            (found,) = served.execute({"op": "select", "table": "Pod", "where": [["name", "==", "image-2"]], "columns": ["_uuid"]})
+            (found,) = served.execute(
+                {"op": "select", "table": "Pod", "where": [["name", "==", "image-2"]], "columns": ["_uuid"]}
+            )
             target = found["rows"][0]["_uuid"]  # type: ignore[index]
             served.execute(update("Pod_Address", ["address", "==", "10.10.0.1"], pod=target))
             delta = await reader.wait(2)
@@ -151,9 +153,7 @@ def test_a_new_name_of_a_group_reaches_everything_in_it(tmp_path: Path) -> None:
         asyncio.run(run(served))
 
 
-def test_a_malformed_row_is_left_out_and_nothing_else_stops(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_malformed_row_is_left_out_and_nothing_else_stops(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def run(served: Database) -> None:
         served.execute(*fleet())
         served.execute(update("Pod", ["name", "==", "image-2"], mac="not a MAC"))

@@ -389,7 +389,8 @@ class Controller:
             switch.owed |= {command: None for command in error.commands if isinstance(command, FlushZone)}
             self._adopt_later(switch)
         elif not isinstance(error, SessionClosed):
-            LOG.error("commands for %s failed: %r", switch.host, error)
+            LOG.error("commands for %s failed", switch.host, exc_info=error)
+            self.handler_failed(switch.session, "commit")
             self._adopt_later(switch)
 
     def refused(self, session: Session, error: SwitchError, command: Command | None) -> None:
@@ -422,8 +423,12 @@ class Controller:
         self._flush()
         table = _TABLE_TITLES.get(packet.table, str(packet.table))
         self.metrics.packet_in.labels(switch.host, table).inc()
-        answer = program.packet_in(packet, time.time())
-        session.send(answer.commands, answer.packet_out)
+        try:
+            answer = program.packet_in(packet, time.time())
+            session.send(answer.commands, answer.packet_out)
+        except Exception:
+            self._adopt_later(switch)  # the program and the switch may differ now
+            raise
         kind = answer.kind.name.lower()
         self.metrics.flow_mods.labels(switch.host).inc(len(answer.commands))
         self.metrics.decisions.labels(kind).inc()

@@ -124,7 +124,11 @@ class Outbox:
         elif isinstance(item, bytes):
             self._line.write(item)
         else:
-            self._stage(item)
+            try:
+                self._stage(item)
+            except Exception as error:  # a command that cannot be encoded; nothing of the bundle has been sent
+                self._staging = None
+                self._over(item, error)
 
     def _stage(self, commit: _Commit) -> None:
         """Send the bundle up to its commit.

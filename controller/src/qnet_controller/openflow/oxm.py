@@ -61,8 +61,10 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "ct_tp_dst": (NXM_1, 125),
     **{f"reg{number}": (NXM_1, number) for number in range(16)},
 }
+_REGISTERS = {f"reg{number}": 4 for number in range(16)}  # wide register fields are taken apart into any of these
 HEADERS: dict[str, tuple[int, int]] = {
-    field.name: (_NUMBERS[field.name][0] << 16 | _NUMBERS[field.name][1] << 9, field.bits // 8) for field in ALL
+    name: (_NUMBERS[name][0] << 16 | _NUMBERS[name][1] << 9, size)
+    for name, size in (_REGISTERS | {field.name: field.bits // 8 for field in ALL}).items()
 }
 """Per field: its OXM header without length and mask bit, and its length in bytes."""
 
