@@ -74,5 +74,8 @@ def fleet() -> list[Operation]:
         *pod(1, "image"),
         *pod(2, "image"),
         *pod(3, "web"),
-        insert("Export", service=reference("image"), to_group=reference("entry"), ports=texts(["tcp/80", "icmp"]), direct=False),
+        insert(
+            "Export", service=reference("image"), to_group=reference("entry"), ports=texts(["tcp/80", "icmp"]),
+            direct=False,
+        ),
     ]  # fmt: skip

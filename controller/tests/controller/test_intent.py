@@ -209,10 +209,8 @@ def test_the_database_is_read_over_mutual_tls(network: None, tmp_path: Path, aut
             assert len(reader.model.pods) == 3
 
     certificate, key = authority.issue("database")
-    options = (
-        "--remote=pssl:36641:127.0.0.1", f"--private-key={key}", f"--certificate={certificate}", f"--ca-cert={authority.ca}",
-    )  # fmt: skip
-    with database(tmp_path, "QNet", QNET_SCHEMA, *options) as served:
+    files = (f"--private-key={key}", f"--certificate={certificate}", f"--ca-cert={authority.ca}")
+    with database(tmp_path, "QNet", QNET_SCHEMA, "--remote=pssl:36641:127.0.0.1", *files) as served:
         asyncio.run(run(served, 36641, 36642))
 
 
@@ -247,7 +245,9 @@ def test_random_changes_followed_equal_a_fresh_read(tmp_path: Path) -> None:
         asyncio.run(run(served))
 
 
-@pytest.mark.parametrize("text", ["tcp", "tcp/", "tcp/0", "tcp/65536", "icmp/8", "sctp/x", "gre", "tcp/８０", ""])
+@pytest.mark.parametrize(
+    "text", ["tcp", "tcp/", "tcp/0", "tcp/65536", "icmp/8", "sctp/x", "gre", "tcp/\uff18\uff10", ""]
+)
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(MalformedRow, match="port"):
         port_rule(text)
