@@ -257,7 +257,14 @@ class Database:
         self._wait(self._synchronised, "reading the intent")
         self._seqno = self.idl.change_seqno
         self._rows = _rows.Rows()
-        return self._rows.read(lambda table: self.idl.tables[table].rows.values()), self._generation()
+        try:
+            state = self._rows.read(lambda table: self.idl.tables[table].rows.values())
+        except _rows.RowUnreadable as error:
+            raise DatabaseError(
+                f"database {DATABASE}: {error}; it was not written by this collection: correct or delete it with "
+                "ovsdb-client and run again"
+            ) from error
+        return state, self._generation()
 
     def _synchronised(self) -> bool:
         return bool(self.idl.state == ovs.db.idl.Idl.IDL_S_MONITORING)

@@ -82,7 +82,10 @@ def unicast_address(value: str) -> str:
 @functools.lru_cache(maxsize=65536)
 def number(canonical: str) -> tuple[int, int]:
     """(IP version, address as a number), for arithmetic and for sorting."""
-    parsed = netaddr.IPAddress(canonical)
+    try:
+        parsed = netaddr.IPAddress(canonical)
+    except netaddr.AddrFormatError as error:
+        raise ValueError(str(error)) from None
     return int(parsed.version), int(parsed)
 
 
@@ -110,7 +113,10 @@ class Span(t.NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def span(subnet_text: str, role: str) -> Span:
     """The numbers of a canonical subnet; role ``pod`` keeps the first usable address for the gateway."""
-    parsed = netaddr.IPNetwork(subnet_text)
+    try:
+        parsed = netaddr.IPNetwork(subnet_text)
+    except netaddr.AddrFormatError as error:
+        raise ValueError(str(error)) from None
     version, length = int(parsed.version), int(parsed.prefixlen)
     first, last = int(parsed.first), int(parsed.last)
     bits = 32 if version == 4 else 128
@@ -218,8 +224,8 @@ def as_is(value: t.Any) -> t.Any:
 
 def in_order_of_value(text: str) -> tuple[int, int, int]:
     """Sort key of addresses and subnets: IPv4 first, then by number, then larger subnets first."""
-    base, dummy, length = text.partition("/")
-    return (*number(base), int(length or 0))
+    base, slash, dummy = text.partition("/")
+    return (*number(base), span(text, "service").prefix_length if slash else 0)
 
 
 def in_order_of_port(text: str) -> tuple[str, int]:

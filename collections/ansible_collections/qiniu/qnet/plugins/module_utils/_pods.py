@@ -12,6 +12,7 @@ For ``qnet_pod``::
 - ``_module.converge(module, planner)`` takes the module's database options (``_module.DATABASE_OPTIONS`` belongs
   into its argument_spec), honours check mode, and returns the outcome and the results ``changed``, ``diff``
   (``before``/``after``), ``plan`` and ``generation``. A host half adds its own changes to them.
+- ``_ovsdb.converge(_module.connection_of(module), planner, check_mode)`` is the same with a check mode of one's own.
 - ``_module.read(module)`` returns ``(state, generation)`` with no change ever.
 - :func:`plan_pods` and :func:`plan_removal` are pure; so is :func:`attachments`.
 
@@ -87,12 +88,15 @@ def plan_removal(have: _model.State, pods: t.Sequence[t.Mapping[str, t.Any]], pa
 
 
 def attachments(state: _model.State, keys: t.Iterable[str]) -> list[Attachment]:
-    """What a host needs for each pod (``group/pod``), in the order given. Raises KeyError for an undeclared pod."""
+    """What a host needs for each pod (``group/pod``), in the order given. Raises as :func:`attachment`."""
     return [attachment(state, pod) for pod in keys]
 
 
 def attachment(state: _model.State, pod: str) -> Attachment:
-    """What a host needs for one pod (``group/pod``). Raises KeyError when it is not declared."""
+    """What a host needs for one pod (``group/pod``).
+
+    Raises KeyError when it is not declared, IntentRefused when somebody took its subnet from the network.
+    """
     record: _model.Pod = state["pod"][pod]
     network: _model.Network = state["network"][record.network]
     return Attachment(
@@ -109,10 +113,12 @@ def attachment(state: _model.State, pod: str) -> Attachment:
 
 def _address(network: _model.Network, address: str) -> Address:
     version, value = _parse.number(address)
-    chosen = next(
-        candidate
-        for candidate in (_parse.span(text, "pod") for text in network.pod_subnets)
-        if candidate.holds(version, value)
+    for text in network.pod_subnets:
+        chosen = _parse.span(text, "pod")
+        if chosen.holds(version, value):
+            gateway = _parse.from_number(version, chosen.gateway)
+            return Address(address=address, prefix_length=chosen.prefix_length, gateway=gateway)
+    there = ", ".join(network.pod_subnets)
+    raise _model.IntentRefused(
+        [f"network '{network.name}': none of its pod_subnets ({there}) holds pod address {address}; add the subnet"]
     )
-    gateway = _parse.from_number(version, chosen.gateway)
-    return Address(address=address, prefix_length=chosen.prefix_length, gateway=gateway)

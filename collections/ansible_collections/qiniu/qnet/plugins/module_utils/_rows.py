@@ -40,6 +40,10 @@ class ValueNotAllowed(Exception):
     """A column of the database does not take a value that this collection allows."""
 
 
+class RowUnreadable(Exception):
+    """A row has a value that this collection never writes."""
+
+
 class Rows:
     """The rows behind one reading of the database, found by the keys of their records."""
 
@@ -49,14 +53,17 @@ class Rows:
         self._records: dict[t.Any, t.Any] = {}
 
     def read(self, table: t.Callable[[str], t.Iterable[t.Any]]) -> _model.State:
-        """All records; ``table`` gives the rows of a table by its name."""
+        """All records; ``table`` gives the rows of a table by its name. Raises RowUnreadable."""
         state = _model.State()
         by_pod: dict[t.Any, dict[str, t.Any]] = {}
         for row in table("Pod_Address"):
             by_pod.setdefault(row.pod.uuid, {})[row.address] = row
         for kind, name in TABLE_OF.items():
             for row in table(name):
-                record = self._pod(row, by_pod) if kind == "pod" else getattr(self, f"_{kind}")(row)
+                try:
+                    record = self._pod(row, by_pod) if kind == "pod" else getattr(self, f"_{kind}")(row)
+                except ValueError as error:
+                    raise RowUnreadable(f"row {row.uuid} of table {name}: {error}") from error
                 state.add(kind, record)
                 self._records[row.uuid] = record
                 self._rows[kind][record.key] = row

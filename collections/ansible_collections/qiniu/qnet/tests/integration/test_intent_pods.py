@@ -107,3 +107,23 @@ def test_the_tenants_purge_takes_the_pods_of_a_removed_service(run: Runner, conn
     ]
     assert done["diff"]["before"]["pods"]["fop/video-1"]["addresses"] == ["10.10.0.3"]
     assert [pod["name"] for pod in run("qnet_pod_info")["pods"]] == ["image-1"]
+
+
+def test_what_others_wrote_wrongly_is_named_and_does_not_crash(
+    run: Runner, database: IntentDatabase, connection: _ovsdb.Connection
+) -> None:
+    state = declare(connection, pod("image-1")).state
+
+    def rewrite(subnet: str) -> None:
+        database.transact({"op": "update", "table": "Network", "where": [], "row": {"pod_subnets": subnet}})
+
+    rewrite("10.99.0.0/24")
+    state, dummy = _ovsdb.read(connection)
+    with pytest.raises(_model.IntentRefused, match=r"none of its pod_subnets .* holds pod address 10.10.0.2"):
+        _pods.attachments(state, ["fop/image-1"])
+    for subnet in ("nonsense", "10.0.0.0/99", "10.0.0.0/x"):
+        rewrite(subnet)
+        said = run.refused("qnet_pod_info")
+        assert said.startswith("database QNet: row ")
+        assert "of table Network: " in said
+        assert "correct or delete it with ovsdb-client" in said
