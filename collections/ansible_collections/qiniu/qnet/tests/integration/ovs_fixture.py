@@ -12,13 +12,10 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 import typing as t
 
-COLLECTIONS = pathlib.Path(__file__).resolve().parents[5]
-QNET_SCHEMA = COLLECTIONS.parent / "schemas" / "qnet.ovsschema"
-RUN_MODULE = pathlib.Path(__file__).with_name("run_module.py")
+MODULES = pathlib.Path(__file__).resolve().parents[2] / "plugins" / "modules"
 SCHEMA = pathlib.Path("/usr/share/openvswitch/vswitch.ovsschema")
 HOLD = """
 mount -t tmpfs tmpfs /run && mount -t sysfs sysfs /sys && mkdir /run/netns /run/openvswitch &&
@@ -36,10 +33,18 @@ def reason_to_skip() -> str | None:
 
 
 class Host:
-    """One host. ``directory`` keeps its database and logs."""
+    """One host.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    Args:
+        directory: keeps its database and logs.
+        interpreter: the Python that modules run with.
+        import_path: PYTHONPATH of modules.
+    """
+
+    def __init__(self, directory: pathlib.Path, interpreter: str, import_path: str) -> None:
         self.directory = directory
+        self._interpreter = interpreter
+        self._import_path = import_path
         self._holder: subprocess.Popen[str] | None = None
 
     def start(self, switch: bool = True) -> Host:
@@ -84,7 +89,7 @@ class Host:
         pid = int(pidfile.read_text())
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), 10)
+        wait_until(lambda: not _is_running(pid), 10)
         pidfile.unlink()
 
     @property
@@ -104,38 +109,28 @@ class Host:
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return (done.stdout + ("" if check else done.stderr)).strip()
 
+    def start_module(self, name: str, check_mode: bool = False, /, **parameters: t.Any) -> subprocess.Popen[str]:
+        """Start a module on the host and do not wait for it."""
+        process = self.popen(
+            self._interpreter,
+            str(MODULES / f"{name}.py"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": self._import_path, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        internal = {"_ansible_check_mode": check_mode, "_ansible_diff": True}
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {**parameters, **internal}}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
     def module(self, name: str, check_mode: bool = False, /, **parameters: t.Any) -> dict[str, t.Any]:
         """Run a module on the host as Ansible would, and return its result."""
-        arguments = {**parameters, "_ansible_check_mode": check_mode, "_ansible_diff": True}
-        done = subprocess.run(
-            self._enter(sys.executable, str(RUN_MODULE), name),
-            input=json.dumps(arguments),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
-        )
-        try:
-            return t.cast("dict[str, t.Any]", json.loads(done.stdout))
-        except ValueError:
-            raise AssertionError(f"{name} wrote no result: {done.stdout}{done.stderr}") from None
-
-    def start_module(self, name: str, /, **parameters: t.Any) -> subprocess.Popen[str]:
-        """Start a module on the host without waiting for it; its result is lost."""
-        process = self.popen(
-            sys.executable,
-            str(RUN_MODULE),
-            name,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(parameters))
-        process.stdin.close()
-        return process
+        output, errors = self.start_module(name, check_mode, **parameters).communicate(timeout=120)
+        assert "Traceback" not in output + errors, output + errors
+        return t.cast("dict[str, t.Any]", json.loads(output))
 
     def _enter(self, *command: str) -> list[str]:
         return ["nsenter", "--net", "--mount", "--target", str(self.pid), "--", *command]
@@ -152,32 +147,12 @@ class Host:
         )
 
 
-class Intent:
-    """A real intent database of its own, reached at ``remote``."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.remote = f"unix:{directory / 'qnet.sock'}"
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Intent:
-        """Make the database at first, and start its server."""
-        file = self._directory / "qnet.db"
-        if not file.exists():
-            subprocess.run(["ovsdb-tool", "create", file, QNET_SCHEMA], check=True)
-        self._process = subprocess.Popen(
-            ["ovsdb-server", file, f"--remote=p{self.remote}", "--unixctl=none", "-vconsole:off"]
-        )
-        wait_until((self._directory / "qnet.sock").exists, 10)
-        return self
-
-    def stop(self) -> None:
-        """End the server; the database stays."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
-            (self._directory / "qnet.sock").unlink(missing_ok=True)
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for by its parent yet does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_until(condition: t.Callable[[], t.Any], seconds: float) -> t.Any:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _model
-from ansible_collections.qiniu.qnet.tests.integration.ovs_fixture import Host, Intent, reason_to_skip, wait_until
+from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase, start_database
+from ansible_collections.qiniu.qnet.tests.integration.ovs_fixture import Host, reason_to_skip, wait_until
 
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
 
@@ -38,17 +39,17 @@ PORT, OTHER_PORT = _model.port_name_of(ONE), _model.port_name_of(TWO)
 class Site:
     """One host and its intent database."""
 
-    def __init__(self, host: Host, intent: Intent) -> None:
+    def __init__(self, host: Host, remote: str) -> None:
         self.host = host
-        self.intent = intent
+        self.remote = remote
 
     def pods(self, check_mode: bool = False, **options: t.Any) -> Options:
         """Run qnet_pod."""
-        return self.host.module("qnet_pod", check_mode, **{"database": [self.intent.remote], "mtu": 1400, **options})
+        return self.host.module("qnet_pod", check_mode, **{"database": [self.remote], "mtu": 1400, **options})
 
     def declared(self) -> Options:
         """The declared pods, by name."""
-        found = self.host.module("qnet_pod_info", database=[self.intent.remote])
+        found = self.host.module("qnet_pod_info", database=[self.remote])
         return {f"{pod['group']}/{pod['name']}": pod for pod in found["pods"]}
 
     def ports(self) -> set[str]:
@@ -80,8 +81,8 @@ def good(result: Options) -> Options:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    host = Host(tmp_path_factory.mktemp("host"))
+def machine(tmp_path_factory: pytest.TempPathFactory, target_python: str, import_path: str) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"), target_python, import_path)
     try:
         yield host.start()
     finally:
@@ -90,41 +91,45 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 def prepare(site: Site) -> None:
     """The intent that the tests declare pods in, and the bridge."""
-    good(site.host.module("qnet_tenant", database=[site.intent.remote], networks=NETWORKS, tenants=TENANTS))
+    good(site.host.module("qnet_tenant", database=[site.remote], networks=NETWORKS, tenants=TENANTS))
     good(site.host.module("qnet_vswitch", bridges=[{"name": "br-int", "datapath_type": "netdev"}]))
 
 
 @pytest.fixture
-def site(machine: Host, tmp_path: pathlib.Path) -> Iterator[Site]:
-    intent = Intent(tmp_path).start()
-    site = Site(machine, intent)
-    try:
-        prepare(site)
-        yield site
-        good(site.pods(pods=[], purge=True))
-        machine.module("qnet_vswitch", bridges=[{"name": "br-int", "state": "absent"}])
-        for namespace in site.namespaces():
-            machine.run("ip", "netns", "delete", namespace)
-        for link in links(site):
-            machine.run("ip", "link", "delete", link["ifname"])
-    finally:
-        intent.stop()
+def site(machine: Host, database: IntentDatabase) -> Iterator[Site]:
+    site = Site(machine, database.remote)
+    prepare(site)
+    yield site
+    good(site.pods(pods=[], purge=True))
+    machine.module("qnet_vswitch", bridges=[{"name": "br-int", "state": "absent"}])
+    for namespace in site.namespaces():
+        machine.run("ip", "netns", "delete", namespace)
+    for link in links(site):
+        machine.run("ip", "link", "delete", link["ifname"])
+
+
+@pytest.fixture
+def other_host(tmp_path: pathlib.Path, target_python: str, import_path: str) -> Iterator[Host]:
+    """A second host, not started."""
+    host = Host(tmp_path, target_python, import_path)
+    yield host
+    host.stop()
 
 
 @pytest.fixture(scope="module")
-def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def attached(tmp_path_factory: pytest.TempPathFactory, target_python: str, import_path: str) -> Iterator[Site]:
     """A site with two pods, which every test leaves as it found it."""
     directory = tmp_path_factory.mktemp("attached")
-    host = Host(directory)
-    intent = Intent(directory).start()
+    host = Host(directory, target_python, import_path)
+    servers = start_database(directory)
     try:
-        site = Site(host.start(), intent)
+        site = Site(host.start(), next(servers).remote)
         prepare(site)
         good(site.pods(**pods(ONE, TWO)))
         yield site
     finally:
         host.stop()
-        intent.stop()
+        next(servers, None)
 
 
 def test_attach_again_and_packets_flow(site: Site) -> None:
@@ -205,13 +210,12 @@ def test_states_of_a_single_pod(site: Site) -> None:
     assert good(site.pods(name=ONE, draining=True, containers=["c1"]))["plan"][0]["action"] == "change"
     assert site.declared()[ONE]["state"] == "draining"
 
-    site.intent.stop()  # detaching must work when the intent database is away
-    detached = good(site.pods(name=ONE, state="detached"))
+    away = ["unix:/run/away.sock"]  # detaching must work when the intent database is not there
+    detached = good(site.pods(name=ONE, state="detached", database=away))
     assert detached["changed"] is True
     assert detached["detached"] == [ONE]
     assert site.ports() == site.namespaces() == set()
     assert good(site.pods(name=ONE, state="detached"))["changed"] is False
-    site.intent.start()
     assert set(site.declared()) == {ONE}
 
     good(site.pods(name=ONE))
@@ -336,11 +340,11 @@ def test_a_half_made_pod_is_repaired(attached: Site, half: str) -> None:
 def test_a_run_killed_at_any_moment_is_repaired_by_the_next(site: Site) -> None:
     for delay in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
         process = site.host.start_module(
-            "qnet_pod", database=[site.intent.remote], mtu=1400, **pods(*(f"g/s-{n}" for n in range(1, 9)))
+            "qnet_pod", database=[site.remote], mtu=1400, **pods(*(f"g/s-{n}" for n in range(1, 9)))
         )
         time.sleep(delay)
         process.kill()
-        process.wait()
+        process.communicate()
         # The order: a port on the bridge means that its namespace was complete.
         for port in site.ports():
             pod = site.host.run("ovs-vsctl", "get", "interface", port, "external_ids:qnet-pod").strip('"')
@@ -478,34 +482,24 @@ def test_a_container_with_a_network_of_its_own_is_refused(site: Site) -> None:
     assert site.declared() == {}
 
 
-def test_a_host_without_ovs_says_how_to_install_it(site: Site, tmp_path: pathlib.Path) -> None:
-    bare = Host(tmp_path)
-    try:
-        bare.start(switch=False)
-        result = Site(bare, site.intent).pods(name=ONE, service="g/s")
-        assert result["failed"] is True
-        assert "no Open vSwitch on this host" in result["msg"]
-        assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
-    finally:
-        bare.stop()
+def test_a_host_without_ovs_says_how_to_install_it(site: Site, other_host: Host) -> None:
+    result = Site(other_host.start(switch=False), site.remote).pods(name=ONE, service="g/s")
+    assert result["failed"] is True
+    assert "no Open vSwitch on this host" in result["msg"]
+    assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
     assert site.declared() == {}
 
 
-def test_a_pod_moves_to_another_host_and_keeps_its_address(site: Site, tmp_path: pathlib.Path) -> None:
+def test_a_pod_moves_to_another_host_and_keeps_its_address(site: Site, other_host: Host) -> None:
     good(site.pods(**pods(ONE)))
-    other = Host(tmp_path)
-    try:
-        other.start()
-        good(other.module("qnet_vswitch", bridges=[{"name": "br-int", "datapath_type": "netdev"}]))
-        elsewhere = Site(other, site.intent)
-        good(site.pods(**pods(ONE, state="detached")))
-        moved = good(elsewhere.pods(**pods(ONE)))
-        assert moved["plan"] == []
-        assert "10.10.0.2/16" in elsewhere.inside("g.s-1", "ip", "addr")
-        assert site.ports() == set()
-        assert elsewhere.ports() == {PORT}
-    finally:
-        other.stop()
+    good(other_host.start().module("qnet_vswitch", bridges=[{"name": "br-int", "datapath_type": "netdev"}]))
+    elsewhere = Site(other_host, site.remote)
+    good(site.pods(**pods(ONE, state="detached")))
+    moved = good(elsewhere.pods(**pods(ONE)))
+    assert moved["plan"] == []
+    assert "10.10.0.2/16" in elsewhere.inside("g.s-1", "ip", "addr")
+    assert site.ports() == set()
+    assert elsewhere.ports() == {PORT}
 
 
 def test_without_vswitchd_it_says_so_and_a_later_run_attaches(site: Site) -> None:

@@ -34,9 +34,9 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host whose pods g/p-1 … and g/server hang on one Linux-visible bridge of the real Open vSwitch."""
-    host = Host(tmp_path_factory.mktemp("host"))
+def host(tmp_path_factory: pytest.TempPathFactory, target_python: str, import_path: str) -> Iterator[Host]:
+    """A host whose pods g/p-1 … and g/server hang on one bridge of a real Open vSwitch."""
+    host = Host(tmp_path_factory.mktemp("host"), target_python, import_path)
     try:
         host.start()
         ports = []

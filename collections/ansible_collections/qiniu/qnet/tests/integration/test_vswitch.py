@@ -17,8 +17,8 @@ Options = dict[str, t.Any]
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    host = Host(tmp_path_factory.mktemp("host"))
+def machine(tmp_path_factory: pytest.TempPathFactory, target_python: str, import_path: str) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("host"), target_python, import_path)
     try:
         yield host.start()
     finally:
@@ -311,30 +311,47 @@ def test_info_shows_options_and_status(host: Host) -> None:
     assert only["vswitch"]["bridges"] == only["status"]["bridges"] == {}
 
 
+@pytest.fixture
+def bare(tmp_path: pathlib.Path, target_python: str, import_path: str) -> Iterator[Host]:
+    """A host on which no Open vSwitch runs."""
+    host = Host(tmp_path, target_python, import_path)
+    try:
+        yield host.start(switch=False)
+    finally:
+        host.stop()
+
+
 @pytest.mark.parametrize("module", ["qnet_vswitch", "qnet_vswitch_info"])
-def test_a_host_without_ovs_says_how_to_install_it(module: str, tmp_path: pathlib.Path) -> None:
-    host = Host(tmp_path)
-    try:
-        host.start(switch=False)
-        for check_mode in (True, False):
-            result = host.module(module, check_mode)
-            assert result["failed"] is True
-            assert "no Open vSwitch on this host" in result["msg"]
-            assert "/run/openvswitch/db.sock" in result["msg"]
-            assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
-    finally:
-        host.stop()
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_host_without_ovs_says_how_to_install_it(bare: Host, module: str, check_mode: bool) -> None:
+    result = bare.module(module, check_mode)
+    assert result["failed"] is True
+    assert "no Open vSwitch on this host" in result["msg"]
+    assert "/run/openvswitch/db.sock" in result["msg"]
+    assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
 
 
-def test_an_empty_database_is_filled(tmp_path: pathlib.Path) -> None:
-    host = Host(tmp_path)
+def test_a_host_without_the_library_says_how_to_install_it(
+    tmp_path: pathlib.Path, import_path: str, target_python: str
+) -> None:
+    """A Python that does not find the distribution's packages stands for a host that lacks them."""
+    isolated = tmp_path / "python"
+    isolated.write_text(f'#!/bin/sh\nexec {target_python} -S "$@"\n')
+    isolated.chmod(0o755)
+    host = Host(tmp_path, str(isolated), import_path)
     try:
-        host.start(switch=False)
-        host.run("ovsdb-tool", "create", str(tmp_path / "conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
-        host.start_database()
-        result = vswitch(host, **integration_bridge(), wait_seconds=0)
-        assert "failed" not in result, result
-        assert result["changed"] is True
-        assert vswitch(host, **integration_bridge(), wait_seconds=0)["changed"] is False
+        result = host.start(switch=False).module("qnet_vswitch")
     finally:
         host.stop()
+    assert result["failed"] is True
+    assert "no Python library 'ovs'" in result["msg"]
+    assert "apt-get install openvswitch-switch python3-openvswitch" in result["msg"]
+
+
+def test_an_empty_database_is_filled(bare: Host) -> None:
+    bare.run("ovsdb-tool", "create", str(bare.directory / "conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
+    bare.start_database()
+    result = vswitch(bare, **integration_bridge(), wait_seconds=0)
+    assert "failed" not in result, result
+    assert result["changed"] is True
+    assert vswitch(bare, **integration_bridge(), wait_seconds=0)["changed"] is False
