@@ -89,7 +89,8 @@ def compare(pairs: Iterable[Pair], asked: Sequence[Mapping[str, Any]], found: Me
 
 def _difference(pair: Pair, protocol: str, expected: bool, got: bool | None) -> str:
     words = {True: "reached", False: "not reached", None: "not measured"}
-    target = f"{pair.target.name} ({pair.target.kind.replace('_', ' ')}, {pair.target.address})"
+    kind = "pod" if pair.target.kind == "pod" else "Service IP"
+    target = f"{pair.target.name} ({kind}, {pair.target.address})"
     return f"{pair.source.name} -> {target} {protocol}: expected {words[expected]}, measured {words[got]}"
 
 

@@ -67,7 +67,7 @@ def test_each_wrong_probe_is_a_difference_with_names() -> None:
     report = compare(PAIRS, ASKED, measured(results(**wrong)))
     assert report.differences == [
         "entry/entry-1 -> fop/image-1 (pod, 10.0.0.3) icmp: expected not reached, measured reached",
-        "fop/image-1 -> fop/image (service ip, 10.1.0.3) tcp/80: expected reached, measured not reached",
+        "fop/image-1 -> fop/image (Service IP, 10.1.0.3) tcp/80: expected reached, measured not reached",
     ]
     assert "no!1" in report.text
     assert "yes!1" in report.text
