@@ -125,9 +125,11 @@ def locked(name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
                 continue  # the one before us took the lab down, and the file with it
-            yield
-            if not state_directory(name).exists():
-                path.unlink()
+            try:
+                yield
+            finally:
+                if not state_directory(name).exists():
+                    path.unlink()
             return
 
 
