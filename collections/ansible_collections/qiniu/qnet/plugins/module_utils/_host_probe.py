@@ -146,6 +146,7 @@ class _Loop:
         self._echo: dict[int, socket.socket] = {}
         # Tells our echoes from those of other processes of the pod, and from late ones of an earlier call.
         self._token = os.urandom(8)
+        self._identifier = int.from_bytes(os.urandom(2), "big")
 
     def run(self, probes: list[Probe]) -> list[Answer]:
         """Ask everything and wait for the answers."""
@@ -207,7 +208,10 @@ class _Loop:
             self._echo[version] = handle
             self._selector.register(handle, selectors.EVENT_READ, -version)
         payload = self._token + struct.pack("!I", index)
-        header = struct.pack("!BBHHH", _ECHO[version][0], 0, 0, os.getpid() & 0xFFFF, task.attempts)
+        # One identifier for each target: with one for all, the echo to a Service IP and the echo to the pod that it is
+        # balanced to would be the same connection to connection tracking.
+        identifier = (self._identifier + index) & 0xFFFF
+        header = struct.pack("!BBHHH", _ECHO[version][0], 0, 0, identifier, task.attempts)
         if version == 4:
             checksum = _checksum(header + payload)
             header = header[:2] + struct.pack("!H", checksum) + header[4:]
