@@ -7,6 +7,7 @@ Everything here blocks with a deadline and raises :class:`DatabaseError` with a 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import traceback
@@ -39,24 +40,17 @@ class Database:
     """A replica of the named columns of one database, and transactions on it.
 
     Args:
-        remote: where the server listens, as ``unix:PATH``, ``ssl:HOST:PORT`` or several of them with commas between.
+        remote: where the server listens, as ``unix:PATH`` or another method of ovsdb(7).
         name: name of the database, as in its schema.
         tables: table name to the columns wanted, an empty list means all columns.
         timeout_seconds: how long connecting, and each later call, may take.
-        leader_only: whether only the leader of a cluster will do.
 
     Raises:
-        DatabaseUnavailable: nobody answers there.
+        DatabaseUnavailable: nobody is there.
+        DatabaseError: somebody is there, but does not answer.
     """
 
-    def __init__(
-        self,
-        remote: str,
-        name: str,
-        tables: dict[str, list[str]],
-        timeout_seconds: float = 10.0,
-        leader_only: bool = False,
-    ) -> None:
+    def __init__(self, remote: str, name: str, tables: dict[str, list[str]], timeout_seconds: float = 10.0) -> None:
         self.remote = remote
         self.name = name
         self.timeout_seconds = timeout_seconds
@@ -66,7 +60,7 @@ class Database:
                 helper.register_columns(table, columns)
             else:
                 helper.register_table(table)
-        self.idl = ovs.db.idl.Idl(remote, helper, leader_only=leader_only)
+        self.idl = ovs.db.idl.Idl(remote, helper, leader_only=False)
         if not self.wait_for(lambda: self.idl.change_seqno > 0, timeout_seconds):
             raise DatabaseUnavailable(
                 f"the database {name} at {remote} sent no contents within {timeout_seconds:g} s: "
@@ -149,28 +143,46 @@ class Database:
             poller.block()
 
     def _fetch_schema(self) -> dict[str, t.Any]:
-        reasons = []
-        for remote in self.remote.split(","):
-            problem, stream = ovs.stream.Stream.open_block(
-                ovs.stream.Stream.open(remote), timeout=int(self.timeout_seconds * 1000)
-            )
-            if problem:
-                reasons.append(f"{remote}: {os.strerror(problem)}")
-                continue
-            connection = ovs.jsonrpc.Connection(stream)
-            try:
-                problem, reply = connection.transact_block(
-                    ovs.jsonrpc.Message.create_request("get_schema", [self.name])
-                )
-            finally:
-                connection.close()
-            if problem:
-                reasons.append(f"{remote}: {os.strerror(problem)}")
-            elif reply.error:
-                reasons.append(f"{remote}: {reply.error}")
-            else:
-                return t.cast("dict[str, t.Any]", reply.result)
-        raise DatabaseUnavailable("; ".join(reasons))
+        deadline = time.monotonic() + self.timeout_seconds
+        problem, stream = ovs.stream.Stream.open_block(
+            ovs.stream.Stream.open(self.remote), timeout=int(self.timeout_seconds * 1000)
+        )
+        if problem:
+            raise DatabaseUnavailable(f"{self.remote}: {os.strerror(problem)}")
+        connection = ovs.jsonrpc.Connection(stream)
+        try:
+            reply = self._ask(connection, ovs.jsonrpc.Message.create_request("get_schema", [self.name]), deadline)
+        finally:
+            connection.close()
+        if reply.error:
+            raise DatabaseUnavailable(f"{self.remote}: {reply.error}")
+        return t.cast("dict[str, t.Any]", reply.result)
+
+    def _ask(self, connection: t.Any, request: t.Any, deadline: float) -> t.Any:
+        """The reply to a request; the library's own way to wait for one has no deadline."""
+        problem = connection.send(request)
+        while not problem:
+            connection.run()
+            problem, message = connection.recv()
+            if message is not None and message.id == request.id:
+                return message
+            if problem == errno.EAGAIN:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise DatabaseError(
+                        f"the database server at {self.remote} gives no answer within {self.timeout_seconds:g} s: "
+                        "look at it with 'systemctl status ovsdb-server'"
+                    )
+                poller = ovs.poller.Poller()
+                connection.wait(poller)
+                connection.recv_wait(poller)
+                poller.timer_wait(max(1, int(left * 1000)))
+                poller.block()
+                problem = connection.get_status()
+        # The library says end of file as -1.
+        raise DatabaseUnavailable(
+            f"{self.remote}: {os.strerror(problem) if problem > 0 else 'it closed the connection'}"
+        )
 
 
 def assign(row: t.Any, column: str, value: t.Any) -> None:

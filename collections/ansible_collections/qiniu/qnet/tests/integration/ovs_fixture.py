@@ -83,14 +83,21 @@ class Host:
 
     def kill(self, name: str) -> None:
         """End a daemon of this host as by kill -9, and wait until it is gone."""
-        pidfile = pathlib.Path(f"/proc/{self.pid}/root/run/openvswitch/{name}.pid")
+        pidfile = self._pidfile(name)
         if not pidfile.exists():
             return
-        pid = int(pidfile.read_text())
+        pid = self.daemon_pid(name)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not _is_running(pid), 10)
         pidfile.unlink()
+
+    def daemon_pid(self, name: str) -> int:
+        """Process id of a daemon of this host."""
+        return int(self._pidfile(name).read_text())
+
+    def _pidfile(self, name: str) -> pathlib.Path:
+        return pathlib.Path(f"/proc/{self.pid}/root/run/openvswitch/{name}.pid")
 
     @property
     def pid(self) -> int:

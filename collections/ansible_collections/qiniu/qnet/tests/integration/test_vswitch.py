@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
 import typing as t
 from collections.abc import Iterator
 
@@ -295,6 +297,17 @@ def test_without_vswitchd_it_says_so_and_a_later_run_finds_the_work_done(host: H
     result = vswitch(host, **integration_bridge())
     assert "failed" not in result, result
     assert result["changed"] is False
+
+
+def test_a_database_that_hangs_is_given_up_on(host: Host) -> None:
+    server = host.daemon_pid("ovsdb-server")
+    os.kill(server, signal.SIGSTOP)
+    try:
+        result = vswitch(host, **integration_bridge())
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert result["failed"] is True
+    assert "no answer within 10 s" in result["msg"]
 
 
 def test_info_shows_options_and_status(host: Host) -> None:
