@@ -48,6 +48,9 @@ class Owner:
         if self.fail == event:
             raise RuntimeError(f"{event} fails on purpose")
 
+    def turned_away(self, address: str, reason: str) -> None:
+        self._note("turned_away", (address, reason))
+
     def identified(self, session: Session) -> None:
         self.sessions.append(session)
         self._note("identified", session.datapath_id)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..config import Config
+from ..decide.decide import Kind
 from ..model.model import Model, Touches
 from ..model.objects import Host
 from ..openflow.codec import Role, Roles, SwitchError
@@ -23,7 +24,7 @@ from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port
 from ..pipeline.program import SwitchProgram
 from ..pipeline.tables import Table
-from . import names
+from . import names, status
 from .election import master_of
 from .metrics import Metrics
 from .switch import FIRST_RETRY_SECONDS, Switch
@@ -33,6 +34,7 @@ LOG = logging.getLogger(__name__)
 SETTLE_SECONDS = 3.0
 HOST_GRACE_SECONDS = 3.0
 LONGEST_EXPIRY_WAIT_SECONDS = 30.0  # wall-clock time may jump: look again at least this often
+REFUSALS_LOGGED_PER_SECOND = 20
 _LOGGED_FAILURES = 5
 _FIRST_RESERVED_PORT = 0xFFFFFF00
 _TABLE_TITLES = {int(table): table.title for table in Table}
@@ -66,6 +68,7 @@ class Controller:
         self._settling: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expired_until = time.time()
+        self._refusals = names.Budget(REFUSALS_LOGGED_PER_SECOND)
 
     # -- intent ----------------------------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class Controller:
         self._count_model()
         if not self.loaded:
             self.loaded = True
-            LOG.info("intent loaded: generation %d, %s", self.generation, self._model_counts())
+            LOG.info("intent loaded: generation %d, %s", self.generation, status.model_counts(self.model))
         if any(isinstance(change, Host) or getattr(change, "kind", None) is Host for change in delta.changes):
             self._review_hosts()
         for session in list(self._waiting):
@@ -98,20 +101,8 @@ class Controller:
             self._touch(self.model.switch_ports(switch.datapath_id, ()))
             self._admit(switch.session)
 
-    def _model_counts(self) -> dict[str, int]:
-        model = self.model
-        return {
-            "networks": len(model.networks),
-            "hosts": len(model.hosts),
-            "groups": len(model.groups),
-            "services": len(model.services),
-            "service_ips": len(model.service_ips),
-            "pods": len(model.pods),
-            "exports": len(model.exports),
-        }
-
     def _count_model(self) -> None:
-        for kind, count in self._model_counts().items():
+        for kind, count in status.model_counts(self.model).items():
             self.metrics.model_objects.labels(kind).set(count)
 
     def _touch(self, touched: Touches) -> None:
@@ -158,6 +149,10 @@ class Controller:
         self._schedule_expiry()
 
     # -- switches come and go ----------------------------------------------------------------------------------------
+
+    def turned_away(self, address: str, reason: str) -> None:
+        """A peer without a certificate of the fleet has been turned away."""
+        self.metrics.turned_away.inc()
 
     def identified(self, session: Session) -> None:
         """A switch has said who it is."""
@@ -433,8 +428,10 @@ class Controller:
         self.metrics.flow_mods.labels(switch.host).inc(len(answer.commands))
         self.metrics.decisions.labels(kind).inc()
         self.metrics.packet_in_duration.observe(time.perf_counter() - began)
-        if LOG.isEnabledFor(logging.INFO):
-            LOG.info("%s at %s, table %s: %s", names.packet_name(self.model, packet), switch.host, table, kind)
+        # What is refused is worth a line, as long as a scan does not fill the log with them.
+        level = logging.INFO if answer.kind is Kind.DROP and self._refusals.allow(began) else logging.DEBUG
+        if LOG.isEnabledFor(level):
+            LOG.log(level, "%s at %s, table %s: %s", names.packet_name(self.model, packet), switch.host, table, kind)
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended by itself or was deleted behind our back."""
@@ -456,39 +453,10 @@ class Controller:
             "loaded": self.loaded,
             "settled": self.settled,
             "generation": self.generation,
-            "model": self._model_counts(),
-            "switches": [self._switch_status(name) for name in sorted(self.model.hosts)],
+            "model": status.model_counts(self.model),
+            "switches": status.switches(self.model, self.switches),
             "waiting": sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting),
-            "pods": [self._pod_status(key) for key in sorted(self.model.pods)],
-        }
-
-    def _switch_status(self, name: str) -> dict[str, Any]:
-        host = self.model.hosts[name]
-        switch = self.switches.get(host.datapath_id)
-        status: dict[str, Any] = {
-            "host": name,
-            "datapath_id": f"{host.datapath_id:016x}",
-            "state": host.state,
-            "connected": switch is not None,
-            "role": switch.role_name if switch else None,
-            "adopted": bool(switch and switch.adopted),
-        }
-        program = switch.ready() if switch else None
-        return status | (program.status() if program else {})
-
-    def _pod_status(self, key: str) -> dict[str, Any]:
-        pod = self.model.pods[key]
-        location = self.model.location(pod)
-        host = self.model.host_by_datapath.get(location.datapath_id) if location else None
-        return {
-            "pod": key,
-            "service": pod.service,
-            "network": pod.network,
-            "addresses": [names.address_text(address) for address in pod.addresses],
-            "host": host.name if host else None,
-            "port": location.port if location else None,
-            "live": bool(location and location.live),
-            "in_rotation": self.model.in_rotation(pod),
+            "pods": status.pods(self.model),
         }
 
     def close(self) -> None:

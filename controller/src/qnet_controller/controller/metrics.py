@@ -28,6 +28,7 @@ class Metrics:
         self.adoptions = self._counter("qnet_adoptions", "Times a switch was adopted", "switch")
         self.violations = self._counter("qnet_guard_violations", "Peers dropped for breaking OpenFlow")
         self.handler_exceptions = self._counter("qnet_handler_exceptions", "Exceptions survived in a handler", "event")
+        self.turned_away = self._counter("qnet_turned_away", "Connections without a certificate of the fleet")
         self.refused_peers = self._counter("qnet_refused_peers", "Connections that claimed another host's switch")
         self.switches = Gauge("qnet_switches", "Connected switches by role", ["role"], registry=self.registry)
         self.generation = Gauge("qnet_model_generation", "Generation of the intent in use", registry=self.registry)

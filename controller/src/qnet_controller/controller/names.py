@@ -103,3 +103,19 @@ def _address_name(model: Model, network: str, address: bytes) -> str:
 def address_text(address: bytes) -> str:
     """A packed address as people write it."""
     return str(ipaddress.ip_address(address))
+
+
+class Budget:
+    """So many lines per second and no more."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._spent = 0
+
+    def allow(self, now: float) -> bool:
+        """Whether one more may be written at `now` (seconds of any clock)."""
+        if int(now) != self._second:
+            self._second, self._spent = int(now), 0
+        self._spent += 1
+        return self._spent <= self._per_second

@@ -60,6 +60,9 @@ class CommitFailed(Exception):
 class Events(Protocol):
     """What a session tells its owner, on the event loop and in the order of the wire."""
 
+    def turned_away(self, address: str, reason: str) -> None:
+        """A peer without a certificate of the fleet has been turned away."""
+
     def identified(self, session: Session) -> None:
         """The switch has said who it is."""
 

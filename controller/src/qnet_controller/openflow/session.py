@@ -81,10 +81,11 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello and start the clocks."""
+        if self.closing:  # lost before it was handed over
+            return
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self.limits.high_water)
-        peer = transport.get_extra_info("peername")
-        self.address = f"{peer[0]}:{peer[1]}" if peer else "?"
+        self.address = address_of(transport)
         self.peer_name = common_name(transport.get_extra_info("peercert"))
         self._heard = self._loop.time()
         self.write(codec.hello(self.next_xid()))
@@ -92,12 +93,14 @@ class Session(asyncio.Protocol):
             self._loop.call_later(self.limits.handshake, self._handshake_over),
             self._loop.call_later(self.limits.echo_interval, self._tick),
         ]
+        if self._input:
+            self.data_received(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is awaited and tell the owner."""
         for timer in self._timers:
             timer.cancel()
-        reason = self.closing or (f"{exc}" if exc else "closed by the switch")
+        reason = self.closing = self.closing or (f"{exc}" if exc else "closed by the switch")
         gone = SessionClosed(f"{self}: {reason}")
         requests, self._requests = self._requests, {}
         for request in requests.values():
@@ -170,6 +173,8 @@ class Session(asyncio.Protocol):
         """Take bytes, handle every message that is complete."""
         self._heard = self._loop.time()
         self._input += data
+        if self._transport is None:  # TLS may hand over bytes before it hands over the connection
+            return
         offset = 0
         try:
             while len(self._input) - offset >= guard.HEADER_SIZE and not self.closing:
@@ -409,6 +414,12 @@ def _resolve(future: asyncio.Future[bytes]) -> Callable[[bytes], None]:
 
 def _reject(future: asyncio.Future[bytes]) -> Callable[[Exception], None]:
     return lambda error: None if future.done() else future.set_exception(error)
+
+
+def address_of(transport: asyncio.BaseTransport) -> str:
+    """The peer of a connection as ADDRESS:PORT."""
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if peer else "unknown address"
 
 
 def common_name(certificate: dict[str, Any] | None) -> str:
