@@ -3,7 +3,7 @@
 """Check what no linter knows about the tracked files; prints one line per finding, `path:line: what`.
 
 - no name of a package registry or mirror and no path of one machine: both come from the machine's own configuration
-- an SPDX line at the top of every source file, GPL-3.0-or-later in the collection, Apache-2.0 elsewhere
+- an SPDX line at the top of every source file: GPL-3.0-or-later for Ansible plugins, Apache-2.0 elsewhere
 - no Python file of 500 lines or more
 - the collection imports nothing of the controller
 """
@@ -44,7 +44,7 @@ def findings(path: Path) -> Iterator[tuple[int, str]]:
         if found := FOREIGN.search(line):
             yield number, f"names {found[0]!r}: take it from the machine's configuration instead"
     if lines and is_source(path, lines[0]):
-        licence = LICENCE_OF_PLUGINS if str(path).startswith(COLLECTION) else LICENCE
+        licence = LICENCE_OF_PLUGINS if str(path).startswith(COLLECTION) or "library" in path.parts else LICENCE
         if not any(f"SPDX-License-Identifier: {licence}" in line for line in lines[:5]):
             yield 1, f"has no line 'SPDX-License-Identifier: {licence}' at its top"
     if path.suffix == ".py" and len(lines) >= MAX_LINES:
