@@ -109,8 +109,16 @@ demo: ## Lab up, site.yml with the FOP inventory, then show what it does (root, 
 	@$(STEP)/site.log "site.yml with inventories/fop" ansible-playbook playbooks/site.yml -i inventories/fop -i $(HOSTS)
 	@lab/demo
 
+REFERENCE := docs/reference
+
+.PHONY: docs
+docs: $(VENV_STAMP) ## The reference of the collection, from its modules into docs/reference (not kept in git)
+	rm -rf $(REFERENCE)
+	install -d -m 0755 $(REFERENCE)
+	antsibull-docs collection --use-current --output-format simplified-rst --dest-dir $(REFERENCE) qiniu.qnet
+
 .PHONY: clean
 clean: ## Take the lab down and remove everything that was made here
 	@if [[ -e .lab ]]; then lab/lab down; fi
-	rm -rf .lab .cache .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .ansible build dist
+	rm -rf $(REFERENCE) .lab .cache .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .ansible build dist
 	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf
