@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs inside a pod's network namespace: answers on its ports, and tries connections when told to.
 
-Each line on standard input is a JSON list of [address, protocol, port]; the answer is one JSON line with, for each of
-them, what came back: [pod, address it saw], ["?", ""] for a ping, or null. Standard library only.
+Each line on standard input is a JSON list of [address, protocol, port, source port or null]; the answer is one JSON
+line with, for each of them, what came back: [pod, address it saw], ["?", ""] for a ping, or null. The line "hold
+ADDRESS" opens a connection over which the server keeps talking, "listen" says how many bytes came over it within a
+second. Standard library only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
 import sys
 from typing import cast
 
-TCP_PORTS, UDP_PORTS = (80, 81), (53, 54)
+TCP_PORTS, UDP_PORTS, TALKING_PORT = (80, 81), (53, 54), 82
+TICK_SECONDS, LISTEN_SECONDS = 0.05, 1.0
 TRIES, WAIT_SECONDS, CONNECT_SECONDS = 3, 0.5, 1.6
 Answer = list[str] | None
 
@@ -35,23 +39,40 @@ class Echo(asyncio.DatagramProtocol):
 async def serve(name: str) -> None:
     """Answer on every port."""
 
-    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(json.dumps([name, writer.get_extra_info("peername")[0]]).encode())
-        await writer.drain()
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The client closes first: what is left in TIME_WAIT is on its side, and no server refuses its port for that.
+        writer.write(json.dumps([name, writer.get_extra_info("peername")[0]]).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            await reader.read()
         writer.close()
 
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(TICK_SECONDS)
+
     loop = asyncio.get_running_loop()
+    await asyncio.start_server(talk, "0.0.0.0", TALKING_PORT)
     for port in TCP_PORTS:
         await asyncio.start_server(greet, "0.0.0.0", port)
     for port in UDP_PORTS:
         await loop.create_datagram_endpoint(lambda: Echo(name), local_addr=("0.0.0.0", port))
 
 
-async def try_tcp(address: str, port: int) -> Answer:
+async def try_tcp(address: str, port: int, source: int | None) -> Answer:
     """Connect and read the greeting."""
+    sock = socket.socket()
+    sock.setblocking(False)
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), CONNECT_SECONDS)
-        data = await asyncio.wait_for(reader.read(), CONNECT_SECONDS)
+        if source:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("0.0.0.0", source))
+        connecting = asyncio.get_running_loop().sock_connect(sock, (address, port))
+        await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        data = await asyncio.wait_for(reader.readline(), CONNECT_SECONDS)
         writer.close()
         answer: Answer = json.loads(data) if data else None
         return answer
@@ -92,11 +113,38 @@ async def try_ping(address: str) -> Answer:
         return ["?", ""] if data else None
 
 
-async def try_one(address: str, protocol: int, port: int | None) -> Answer:
+async def try_one(address: str, protocol: int, port: int | None, source: int | None = None) -> Answer:
     """Try one destination."""
     if protocol == 1:
         return await try_ping(address)
-    return await (try_tcp if protocol == 6 else try_udp)(address, port or 0)
+    if protocol == 17:
+        return await try_udp(address, port or 0)
+    return await try_tcp(address, port or 0, source)
+
+
+class Held:
+    """A connection over which the server keeps talking."""
+
+    def __init__(self) -> None:
+        self.reader: asyncio.StreamReader | None = None
+
+    async def open(self, address: str) -> bool:
+        """Open it."""
+        connecting = asyncio.open_connection(address, TALKING_PORT)
+        reader, self.writer = await asyncio.wait_for(connecting, CONNECT_SECONDS)
+        self.reader = reader
+        return bool(await reader.read(1))
+
+    async def listen(self) -> int:
+        """How many bytes come within a second, those that are here already not counted."""
+        assert self.reader is not None
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.reader.read(1 << 20), TICK_SECONDS / 10)
+        end, count = asyncio.get_running_loop().time() + LISTEN_SECONDS, 0
+        with contextlib.suppress(asyncio.TimeoutError):
+            while (left := end - asyncio.get_running_loop().time()) > 0:
+                count += len(await asyncio.wait_for(self.reader.read(1 << 20), left))
+        return count
 
 
 async def main(name: str) -> None:
@@ -106,8 +154,16 @@ async def main(name: str) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     print(json.dumps("ready"), flush=True)
-    while line := await reader.readline():
-        print(json.dumps(await asyncio.gather(*(try_one(*item) for item in json.loads(line)))), flush=True)
+    held = Held()
+    while line := (await reader.readline()).decode():
+        result: object
+        if line.startswith("hold "):
+            result = await held.open(line.split()[1])
+        elif line.startswith("listen"):
+            result = await held.listen()
+        else:
+            result = await asyncio.gather(*(try_one(*item) for item in json.loads(line)))
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

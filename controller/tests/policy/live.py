@@ -14,7 +14,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 from contract.real import QNET_SCHEMA, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
 
@@ -56,11 +56,17 @@ class Agent:
         self.process.stdin.write(json.dumps(tries) + "\n")
         self.process.stdin.flush()
 
-    def answer(self) -> list[list[str] | None] | str:
+    def say(self, line: str) -> Any:
+        """Send a line, return the answer."""
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> Any:
         """The next answer."""
         assert self.process.stdout
-        result: list[list[str] | None] | str = json.loads(self.process.stdout.readline())
-        return result
+        return json.loads(self.process.stdout.readline())
 
     def stop(self) -> None:
         """End it."""
@@ -236,7 +242,7 @@ class Fleet:
 
     def asked(self) -> int:
         """Packets that the controller has decided on."""
-        lines = [line for line in self.api("/metrics").splitlines() if line.startswith("qnet_packet_ins_total")]
+        lines = [line for line in self.api("/metrics").splitlines() if line.startswith("qnet_packet_in_total")]
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
     # -- intent ------------------------------------------------------------------------------------------------
@@ -382,7 +388,6 @@ class Fleet:
         result: dict[tuple[str, int, int, int | None], list[str] | None] = {}
         for key, agent in self.agents.items():
             answers = agent.answer()
-            assert isinstance(answers, list)
             for (address, protocol, port), answer in zip(asked[key], answers, strict=True):
                 result[key, address, protocol, port] = answer
         return result

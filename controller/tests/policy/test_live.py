@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 
 from .live import Fleet, dotted
 from .oracle import expected
-from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, random_export, random_world
+from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World, random_export, random_world
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 PROBES: list[tuple[int, int | None]] = [(TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None)]
-SETTLE_SECONDS = 0.7
+SETTLE_SECONDS, RESTART_SECONDS, CLOSE_SECONDS = 0.7, 5.0, 0.5
 
 
 def check(fleet: Fleet, what: str) -> None:
@@ -39,6 +40,60 @@ def check(fleet: Fleet, what: str) -> None:
             if who not in want.receivers or seen != dotted(source):
                 wrong.append(f"{place}: {answer}, expected one of {set(want.receivers)} that sees {dotted(source)}")
     assert not wrong, f"{what}: {len(wrong)} wrong\n" + "\n".join(wrong)
+
+
+def small_world() -> World:
+    """Group a serves with one pod on h2, group b calls from h1; a/s is exported to b with its pods."""
+    world = World({"red": 100}, {"a": 1, "b": 2})
+    world.services = {"a/s": "red", "b/u": "red"}
+    world.service_ips = {"a/s:main": SERVICE_BLOCK + 10}
+    world.new_pod("a/s", "h2")
+    world.new_pod("b/u", "h1")
+    world.exports["a/s", "b"] = ExportPlan("a/s", "b", direct=True)
+    return world
+
+
+def test_live_promises(tmp_path: Path) -> None:
+    world = small_world()
+    with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
+        fleet.wait_until_ready()
+        service, pod = dotted(SERVICE_BLOCK + 10), dotted(world.pods["a/s-1"].address)
+        client, name = fleet.agents["b/u-1"], ["a/s-1", dotted(world.pods["b/u-1"].address)]
+        tries = [[service, TCP, 80], [pod, TCP, 81], [service, UDP, 53], [service, ICMP, None]]
+
+        # A second connection of a pair asks nobody.
+        assert client.say(json.dumps(tries)) == [name, name, name, ["?", ""]]
+        asked = fleet.asked()
+        assert asked
+        for _ in range(3):
+            assert client.say(json.dumps(tries)) == [name, name, name, ["?", ""]]
+        assert fleet.asked() == asked
+
+        # One client port reaches the pod through the Service IP, then straight, and again; one after the other, since
+        # on the userspace datapath not both at once.
+        for address in (service, pod, service, pod):
+            time.sleep(CLOSE_SECONDS)
+            assert [address, *client.say(json.dumps([[address, TCP, 80, 5000]]))] == [address, name]
+
+        # A denied pair asks once for many packets.
+        denied = [[dotted(POD_BLOCK + 99), TCP, 80]] * 5
+        assert client.say(json.dumps(denied)) == [None] * 5
+        assert fleet.asked() - asked <= 5
+        asked = fleet.asked()
+        assert client.say(json.dumps(denied)) == [None] * 5
+        assert fleet.asked() == asked
+
+        # An open connection survives the controller, and ends with its export.
+        assert client.say(f"hold {service}") is True
+        fleet.stop_controller()
+        assert client.say("listen") > 5
+        fleet.start_controller()
+        time.sleep(RESTART_SECONDS)
+        assert client.say("listen") > 5
+        fleet.remove_export(world.exports["a/s", "b"])
+        time.sleep(SETTLE_SECONDS)
+        assert client.say("listen") == 0
+        assert client.say(json.dumps(tries)) == [None] * 4
 
 
 @pytest.mark.parametrize("seed", [7, 8])
@@ -67,5 +122,5 @@ def test_live_packets_reach_exactly_whom_they_should(seed: int, tmp_path: Path) 
         check(fleet, f"{pod.key} moved")
         fleet.stop_controller()
         fleet.start_controller()
-        time.sleep(5)
+        time.sleep(RESTART_SECONDS)
         check(fleet, "the controller restarted")

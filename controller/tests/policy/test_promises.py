@@ -147,6 +147,19 @@ def test_revoked_export_ends_open_connections_both_ways(
         assert not prober.check_open(item)
 
 
+def test_revoking_one_of_two_opposite_exports_ends_what_it_opened(prober: Prober) -> None:
+    grant(prober, ExportPlan("b/u", "a"))
+    grant(prober, ExportPlan("a/s", "b", direct=True))
+    pod = prober.world.pods["a/s-2"].address
+    items = [opened(prober, client, address) for client in ("b/u-1", "b/u-2") for address in (SIP, pod)]
+    others = [opened(prober, "a/s-1", SIP_OF_B), opened(prober, "a/s-2", SIP_OF_B)]
+    revoke(prober, "a/s", "b")
+    for item in items:
+        assert not prober.check_open(item)
+    for item in others:
+        assert prober.check_open(item)
+
+
 def test_expired_export_ends_open_connections(prober: Prober) -> None:
     grant(prober, ExportPlan("a/s", "b", expires=int(prober.fabric.clock.now) + 60))
     item = opened(prober, "b/u-1", SIP)
@@ -368,6 +381,22 @@ def test_the_tunnel_brings_only_what_its_sender_may_send(prober: Prober) -> None
     assert not fabric.inject(node, 1, p.tcp(pods["c/w-1"].address, 1, victim.address, 80, p.SYN), good)
     unowned = p.tcp(POD_BLOCK + 200, 1, victim.address, 80, p.SYN)
     assert not fabric.inject(node, 1, unowned, good)
+
+
+def test_the_receiving_host_does_not_trust_the_sender(prober: Prober) -> None:
+    fabric, pods = prober.fabric, prober.world.pods
+    opened(prober, "b/u-1", SIP)  # the pair a -> b has answers to send now
+    from_h2 = {"tun_id": 100, "tun_src": HOSTS["h2"][1], "tun_dst": HOSTS["h1"][1]}
+    sender, answered, stranger = pods["a/s-2"], pods["b/u-1"], pods["c/w-1"]
+    for target in (answered, stranger):
+        for packet in (
+            *(p.tcp(sender.address, 80, target.address, 9, flags) for flags in (p.SYN, p.ACK, p.SYN | p.ACK, p.RST)),
+            p.udp(sender.address, 80, target.address, 9),
+            p.echo(sender.address, target.address, 1),
+            p.echo(sender.address, target.address, 1, p.ECHO_REPLY),
+        ):
+            packet.eth_src, packet.eth_dst = 0x020000000001, VIRTUAL_MAC
+            assert not fabric.inject(fabric.nodes["h1"], 1, packet, from_h2), packet
 
 
 def test_what_the_tunnel_brings_goes_to_no_other_tunnel(prober: Prober) -> None:
