@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .real import Authority, Vswitch, own_network, vswitch
+from .real import Authority, Vswitch, own_network, run, vswitch
 
 BRIDGE = "qcbr"
 DATAPATH_ID = 0x0000_51AA_0000_0001
@@ -36,11 +36,16 @@ def private_vswitch(network: None, authority: Authority, tmp_path_factory: pytes
     with vswitch(directory, BRIDGE, DATAPATH_ID) as switch:
         switch.vsctl("set-ssl", str(key), str(certificate), str(authority.ca))
         for number in (1, 2, 3):
-            switch.vsctl(
-                "add-port", BRIDGE, f"dummy{number}", "--", "set", "interface", f"dummy{number}", "type=internal",
-                f"ofport_request={number}",
-            )  # fmt: skip
+            attach(switch, number)
         yield switch
+
+
+def attach(switch: Vswitch, number: int) -> None:
+    """Add port dummy<number> with that number, up as a pod's port would be."""
+    name = f"dummy{number}"
+    port = ("set", "interface", name, "type=internal", f"ofport_request={number}")
+    switch.vsctl("add-port", BRIDGE, name, "--", *port)
+    run("ip", "link", "set", name, "up")
 
 
 @pytest.fixture(name="switch")

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller on a real Open vSwitch, with intent handed to it directly: roles, settling, decisions, expiry."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from contract.fixtures import BRIDGE, DATAPATH_ID, attach
+from contract.real import Authority, Vswitch
+from qnet_controller.config import Config, Endpoint, Peer, Pki
+from qnet_controller.controller.controller import Controller
+from qnet_controller.model.objects import (
+    Change,
+    Export,
+    Host,
+    Network,
+    Pod,
+    Removed,
+    SecurityGroup,
+    Service,
+    ServiceIP,
+)
+from qnet_controller.openflow.server import listen, tls_context
+from qnet_controller.ovsdb.feed import Delta
+from qnet_controller.ovsdb.rows import address, subnet
+from qnet_controller.pipeline.demands import Settings
+
+EXPORT = Export("fop/image", "entry")
+
+
+def fleet(*more: Change) -> Delta:
+    """Image pods 1 and 2 behind a Service IP, exported to entry with pod 3; pod n is on port dummy<n>."""
+
+    def pod(number: int, service: str) -> Pod:
+        mac = bytes([2, 0, 0, 0, 0, number])
+        return Pod(f"p-{number}", service, "prod", mac, f"dummy{number}", (bytes([10, 10, 0, number]),))
+
+    return Delta(
+        (
+            Network("prod", 100, (subnet("10.10.0.0/16"),), (subnet("10.96.0.0/16"),)),
+            Host("h1", (address("192.0.2.1"),), DATAPATH_ID),
+            SecurityGroup("fop", "t", 1),
+            SecurityGroup("entry", "t", 2),
+            Service("image", "fop", "prod"),
+            Service("web", "entry", "prod"),
+            ServiceIP("main", "fop/image", "prod", address("10.96.0.10")),
+            pod(1, "fop/image"),
+            pod(2, "fop/image"),
+            pod(3, "entry/web"),
+            *more,
+        ),
+        7,
+        0,
+    )
+
+
+def delta(*changes: Change) -> Delta:
+    return Delta(changes, 8, 0)
+
+
+@asynccontextmanager
+async def controllers(
+    authority: Authority, *names: str, settle: float = 0.3, grace: float = 0.2
+) -> AsyncIterator[tuple[list[Controller], list[int]]]:
+    """Controllers of these names, all configured alike, and their ports."""
+    certificate, key = authority.issue("controller")
+    peers = tuple(Peer(name, "127.0.0.1") for name in names)
+    pki = Pki(authority.ca, certificate, key)
+    nowhere, made, servers = Endpoint("127.0.0.1", 1), [], []
+    for name in names:
+        config = Config(name, nowhere, ("unix:/nowhere",), pki, peers, nowhere, Settings())
+        made.append(Controller(config, settle_seconds=settle, host_grace_seconds=grace))
+        servers.append(await listen("127.0.0.1", 0, tls_context(authority.ca, certificate, key), made[-1]))
+    try:
+        yield made, [server.sockets[0].getsockname()[1] for server in servers]
+    finally:
+        for controller, server in zip(made, servers, strict=True):
+            server.close()
+            controller.close()
+        await asyncio.sleep(0.05)
+
+
+def point(switch: Vswitch, *ports: int) -> None:
+    switch.vsctl("set-controller", BRIDGE, *(f"ssl:127.0.0.1:{port}" for port in ports))
+    # A short wait between attempts: the tests drop connections.
+    for row in switch.vsctl("--bare", "--columns=_uuid", "list", "controller").split():
+        switch.vsctl("set", "controller", row, "max_backoff=1000")
+
+
+async def until(what: Callable[[], object], seconds: float = 8.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+def play(authority: Authority, switch: Vswitch, test: Callable[[Controller], Awaitable[None]], *more: Change) -> None:
+    """Run a test with one controller that has adopted the switch."""
+
+    async def run() -> None:
+        async with controllers(authority, "c1") as ((controller,), ports):
+            controller.intent_changed(fleet(*more))
+            point(switch, *ports)
+            await until(lambda: adopted(controller))
+            await test(controller)
+            assert sample(controller, "qnet_openflow_errors_total") == 0
+            assert sample(controller, "qnet_handler_exceptions_total") == 0
+
+    asyncio.run(run())
+
+
+def adopted(controller: Controller) -> bool:
+    return any(switch.ready() for switch in controller.switches.values())
+
+
+def roles(some: list[Controller]) -> list[str]:
+    return sorted(switch.role_name for controller in some for switch in controller.switches.values())
+
+
+def sample(controller: Controller, name: str, **labels: str) -> float:
+    """The sum of a metric over the labels that are not given."""
+    return sum(
+        item.value
+        for metric in controller.metrics.registry.collect()
+        for item in metric.samples
+        if item.name == name and labels.items() <= item.labels.items()
+    )
+
+
+def echo_request(number: int, target: str) -> str:
+    """An ICMP echo request of pod `number`, in hex."""
+
+    def checksum(data: bytes) -> int:
+        total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        return ~total & 0xFFFF
+
+    def header(value: int) -> bytes:
+        source = bytes([10, 10, 0, number])
+        return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0x4000, 64, 1, value, source, address(target))
+
+    frame = bytes.fromhex("0a0000000001") + bytes([2, 0, 0, 0, 0, number]) + b"\x08\0"
+    icmp = struct.pack("!BBHHH", 8, 0, checksum(struct.pack("!BBHHH", 8, 0, 0, number, 1)), number, 1)
+    return (frame + header(checksum(header(0))) + icmp).hex()
+
+
+async def send(switch: Vswitch, number: int, target: str) -> None:
+    """Pod `number` pings: the packet enters the pipeline as if its port had received it."""
+    packet = f"in_port={number} packet={echo_request(number, target)} actions=resubmit(,0)"
+    await asyncio.to_thread(switch.ofctl, "packet-out", packet)
+
+
+def plans(switch: Vswitch, target: str) -> list[str]:
+    return [line for line in switch.flows() if "table=2," in line and f"nw_dst={target}" in line]
+
+
+def test_one_of_two_controllers_is_master_and_both_know_where_pods_are(switch: Vswitch, authority: Authority) -> None:
+    async def run() -> None:
+        async with controllers(authority, "c1", "c2", "c3") as (all_of_them, ports):
+            for controller in all_of_them:
+                controller.intent_changed(fleet())
+            point(switch, *ports)
+            await until(lambda: all(c.switches and c.settled for c in all_of_them))
+            await until(lambda: roles(all_of_them) == ["master", "slave", "slave"])
+            await until(lambda: any(map(adopted, all_of_them)))
+            await asyncio.to_thread(switch.vsctl, "del-port", "dummy3")
+            await until(lambda: all(c.status()["pods"][0]["host"] is None for c in all_of_them))
+            assert [c.status()["pods"][1]["host"] for c in all_of_them] == ["h1"] * 3
+            await asyncio.to_thread(attach, switch, 3)
+            await until(lambda: all(c.status()["pods"][0]["host"] == "h1" for c in all_of_them))
+
+    asyncio.run(run())
+
+
+def test_it_settles_without_a_host_that_stays_away(switch: Vswitch, authority: Authority) -> None:
+    async def run() -> None:
+        async with controllers(authority, "c1", settle=0.6) as ((controller,), ports):
+            controller.intent_changed(fleet(Host("h2", (address("192.0.2.2"),), 0x2222)))
+            assert controller.ready, "no switch has come: nothing is waited for"
+            point(switch, *ports)
+            await until(lambda: controller.switches and next(iter(controller.switches.values())).ports_known)
+            began = time.monotonic()
+            assert not controller.settled
+            assert not controller.ready
+            assert switch.flows() == [], "flows before the model was complete"
+            await until(lambda: controller.settled)
+            assert time.monotonic() - began > 0.4
+            await until(lambda: adopted(controller))
+
+    asyncio.run(run())
+
+
+def test_intent_that_comes_late_is_waited_for(switch: Vswitch, authority: Authority) -> None:
+    async def run() -> None:
+        async with controllers(authority, "c1") as ((controller,), ports):
+            point(switch, *ports)
+            await until(lambda: controller.status()["waiting"])
+            await asyncio.sleep(0.5)
+            assert (controller.settled, controller.ready, switch.flows()) == (False, False, [])
+            controller.intent_changed(fleet())
+            await until(lambda: adopted(controller))
+
+    asyncio.run(run())
+
+
+def test_a_pair_asks_once_and_a_refused_pair_once(switch: Vswitch, authority: Authority) -> None:
+    async def test(controller: Controller) -> None:
+        await send(switch, 3, "10.96.0.10")
+        await until(lambda: sample(controller, "qnet_decision_total", kind="service") == 1)
+        await until(lambda: plans(switch, "10.96.0.10"))
+        asked = sample(controller, "qnet_packet_in_total")
+        for _ in range(3):
+            await send(switch, 3, "10.96.0.10")
+        await send(switch, 3, "10.10.0.1")
+        await until(lambda: sample(controller, "qnet_decision_total", kind="drop") == 1)
+        await until(lambda: plans(switch, "10.10.0.1"))
+        for _ in range(3):
+            await send(switch, 3, "10.10.0.1")
+        await next(iter(controller.switches.values())).session.barrier()
+        assert sample(controller, "qnet_packet_in_total") == asked + 1
+        assert sample(controller, "qnet_packet_in_duration_seconds_count") == asked + 1
+        assert controller.status()["switches"][0]["demands"] >= 2
+
+    play(authority, switch, test, EXPORT)
+
+
+def test_an_export_that_expires_ends_the_pair_at_once(switch: Vswitch, authority: Authority) -> None:
+    async def test(controller: Controller) -> None:
+        controller.intent_changed(delta(replace(EXPORT, expires=int(time.time()) + 2)))
+        await send(switch, 3, "10.96.0.10")
+        await until(lambda: plans(switch, "10.96.0.10"))
+        (before,) = plans(switch, "10.96.0.10")
+        assert "goto_table" in before
+        await until(lambda: [p for p in plans(switch, "10.96.0.10") if "goto_table" in p] == [], 5)
+
+    play(authority, switch, test)
+
+
+def test_an_export_that_is_removed_ends_the_pair_at_once(switch: Vswitch, authority: Authority) -> None:
+    async def test(controller: Controller) -> None:
+        await send(switch, 3, "10.96.0.10")
+        await until(lambda: plans(switch, "10.96.0.10"))
+        controller.intent_changed(delta(Removed(Export, EXPORT.key)))
+        await next(iter(controller.switches.values())).session.barrier()
+        await until(lambda: [p for p in plans(switch, "10.96.0.10") if "goto_table" in p] == [], 1)
+
+    play(authority, switch, test, EXPORT)
+
+
+def test_a_switch_that_stays_away_takes_its_pods_out_of_the_rotation(switch: Vswitch, authority: Authority) -> None:
+    async def test(controller: Controller) -> None:
+        def rotation() -> list[bool]:
+            return [pod["in_rotation"] for pod in controller.status()["pods"]]
+
+        assert rotation() == [True] * 3
+        target = switch.vsctl("get-controller", BRIDGE)
+        await asyncio.to_thread(switch.vsctl, "del-controller", BRIDGE)
+        await until(lambda: rotation() == [False] * 3)
+        assert [pod["host"] for pod in controller.status()["pods"]] == ["h1"] * 3
+        await asyncio.to_thread(switch.vsctl, "set-controller", BRIDGE, target)
+        await until(lambda: rotation() == [True] * 3 and adopted(controller))
+
+    play(authority, switch, test)
+
+
+def test_a_newer_connection_of_the_same_switch_replaces_the_older_one(
+    switch: Vswitch, authority: Authority, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with controllers(authority, "c1") as ((controller,), ports):
+            controller.intent_changed(fleet())
+            point(switch, *ports)
+            await until(lambda: adopted(controller))
+            first = next(iter(controller.switches.values())).session
+            # The same switch under another spelling of the same controller: two connections at once.
+            switch.vsctl("set-controller", BRIDGE, f"ssl:127.0.0.1:{ports[0]}", f"ssl:[::ffff:127.0.0.1]:{ports[0]}")
+            await until(lambda: next(iter(controller.switches.values())).session is not first)
+            assert first.closing == "replaced by a newer connection"
+            assert len(controller.switches) == 1
+
+    asyncio.run(run())
