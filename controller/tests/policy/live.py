@@ -113,13 +113,12 @@ class Vswitch:
         stack.enter_context(
             database(self.directory, "Open_vSwitch", VSWITCH_SCHEMA, "--private-key=db:Open_vSwitch,SSL,private_key")
         )
-        os.environ["OVS_RUNDIR"] = str(self.directory)
         stack.enter_context(
             daemon(
                 "ip", "netns", "exec", inside,
                 "ovs-vswitchd", f"unix:{self.directory}/Open_vSwitch.sock", f"--unixctl={self.directory}/vswitchd.ctl",
                 f"--log-file={self.directory}/vswitchd.log", f"--pidfile={self.directory}/vswitchd.pid",
-                "-vconsole:off",
+                "-vconsole:off", directory=self.directory,
             )
         )  # fmt: skip
         self.vsctl("--no-wait", "init")
