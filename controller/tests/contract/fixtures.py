@@ -14,7 +14,7 @@ BRIDGE = "qcbr"
 DATAPATH_ID = 0x0000_51AA_0000_0001
 
 
-@pytest.fixture(scope="session", name="network")
+@pytest.fixture(scope="package", name="network")
 def private_network() -> Iterator[None]:
     """A network namespace for this process, so that ports and interface names cannot clash."""
     back = own_network()
@@ -28,9 +28,9 @@ def fleet_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("pki"))
 
 
-@pytest.fixture(scope="session", name="ovs")
+@pytest.fixture(scope="package", name="ovs")
 def private_vswitch(network: None, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vswitch]:
-    """One Open vSwitch for the whole run, with the certificate of host h1."""
+    """One Open vSwitch for all tests of a package, with the certificate of host h1."""
     directory: Path = tmp_path_factory.mktemp("ovs")
     certificate, key = authority.issue("h1")
     with vswitch(directory, BRIDGE, DATAPATH_ID) as switch:

@@ -93,9 +93,14 @@ def run(*command: str | Path) -> str:
 
 
 @contextmanager
-def daemon(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def daemon(*command: str | Path, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of Open vSwitch that keeps its sockets in `directory` and is ended with the block."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {f"OVS_{kind}DIR": str(directory) for kind in ("RUN", "DB", "LOG")},
+    )
     try:
         yield process
     finally:
@@ -142,7 +147,7 @@ def database(directory: Path, name: str, schema: Path, *options: str) -> Iterato
     control = directory / f"{name}.ctl"
     with daemon(
         "ovsdb-server", file, f"--remote=punix:{served.socket}", f"--unixctl={control}",
-        f"--log-file={directory / name}.log", "-vconsole:off", *options,
+        f"--log-file={directory / name}.log", "-vconsole:off", *options, directory=directory,
     ):  # fmt: skip
         wait_for(served.socket.exists)
         yield served
@@ -179,12 +184,12 @@ def vswitch(directory: Path, bridge: str, datapath_id: int) -> Iterator[Vswitch]
     """A private Open vSwitch whose one bridge speaks OpenFlow 1.5 and waits for a controller (`fail_mode=secure`)."""
     directory.mkdir(exist_ok=True)
     switch = Vswitch(directory, bridge)
-    os.environ["OVS_RUNDIR"] = str(directory)
     with (
         database(directory, "Open_vSwitch", VSWITCH_SCHEMA, "--private-key=db:Open_vSwitch,SSL,private_key"),
         daemon(
             "ovs-vswitchd", f"unix:{switch.socket}", f"--unixctl={directory / 'vswitchd.ctl'}",
             f"--log-file={directory / 'vswitchd.log'}", f"--pidfile={directory / 'vswitchd.pid'}", "-vconsole:off",
+            directory=directory,
         ),
     ):  # fmt: skip
         switch.vsctl("--no-wait", "init")

@@ -299,6 +299,17 @@ def test_commands_keep_their_order_across_bundles(switch: Vswitch, authority: Au
     play(switch, authority, test)
 
 
+def test_a_dump_shows_every_command_given_before_it(switch: Vswitch, authority: Authority) -> None:
+    async def test(session: Session, owner: Owner) -> None:
+        flows = [a_flow(match(IP, (f.VNI, number)), cookie=number) for number in range(1, 31)]
+        ends = [session.commit([AddFlow(flow)]) for flow in flows]
+        found = dump(session)  # asked for while the first bundle is still being staged
+        assert {flow.cookie for flow in (await found).flows} == set(range(1, 31))
+        await asyncio.gather(*ends)
+
+    play(switch, authority, test)
+
+
 def test_a_refused_single_command_is_named(switch: Vswitch, authority: Authority) -> None:
     async def test(session: Session, owner: Owner) -> None:
         command = AddFlow(a_flow(match((f.TCP_DST, 80))))

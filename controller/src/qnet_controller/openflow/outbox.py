@@ -97,7 +97,7 @@ class Outbox:
         if packet is not None:
             out.append(wire.encode_packet_out(packet, self._line.next_xid()))
         if out:
-            self._emit(b"".join(out))
+            self.emit(b"".join(out))
         return len(out)
 
     def _remember(self, xid: int, command: Command) -> None:
@@ -114,11 +114,11 @@ class Outbox:
         future: asyncio.Future[None] = self._loop.create_future()
         commit = _Commit(tuple(commands), future)
         self._commits[commit] = None
-        self._emit(commit)
+        self.emit(commit)
         return future
 
-    def _emit(self, item: bytes | _Commit) -> None:
-        """Send now, or after the bundle that is being staged."""
+    def emit(self, item: bytes | _Commit) -> None:
+        """Send now, or after the bundle that is being staged: the switch sees everything in the order of the calls."""
         if self._staging is not None:
             self._backlog.append(item)
         elif isinstance(item, bytes):
@@ -156,7 +156,7 @@ class Outbox:
         self._staging = None
         self._finish(commit, [wire.bundle_control(commit.bundle, what, self._xid_of(commit, None))])
         while self._backlog and self._staging is None:
-            self._emit(self._backlog.popleft())
+            self.emit(self._backlog.popleft())
 
     def _finish(self, commit: _Commit, out: list[bytes]) -> None:
         if not commit.failures:

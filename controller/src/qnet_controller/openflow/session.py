@@ -342,7 +342,8 @@ class Session(asyncio.Protocol):
         xid = self.next_xid()
         request = _Request((Type.MULTIPART_REPLY,), lambda _: done(request.parts), failed, kind)
         self._requests[xid] = request
-        self.write(codec.multipart_request(kind, xid))
+        # In the order of the commands: a dump shows what was sent before it.
+        self._outbox.emit(codec.multipart_request(kind, xid))
 
     def fetch_ports(self, done: Callable[[list[Port]], None], failed: Callable[[Exception], None]) -> None:
         """Ask for the ports. `done` is called in the order of the wire: a later port status comes after it."""
