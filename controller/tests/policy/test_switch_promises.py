@@ -6,6 +6,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
+
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.tables import Table
 from simulator import packets as p
@@ -174,13 +176,20 @@ def test_a_change_says_nothing_about_what_it_does_not_affect(prober: Prober) -> 
         assert not any(field == "ipv4_dst" and value in addresses for field, value, _ in matching)
 
 
-def test_a_removed_pod_leaves_nothing_behind(prober: Prober) -> None:
-    fabric, node = prober.fabric, prober.fabric.nodes["h1"]
-    pod = prober.world.pods["c/w-1"]
+@pytest.mark.parametrize("key", ["b/u-1", "a/s-1"])
+def test_a_removed_pod_leaves_nothing_behind(prober: Prober, key: str) -> None:
+    fabric, node, pod = prober.fabric, prober.fabric.nodes["h1"], prober.world.pods[key]
     _, port = fabric.port(pod_object(pod))
     prober.check_all(((TCP, 80),))
+    for _ in range(6):
+        opened(prober, key, SIP)
+    others = len(node.switch.conntrack)
+    mine = {zone: len(node.switch.conntrack.connections(zone)) for zone in (port, 0x8000 | port)}
+    assert mine[port]
+    assert bool(mine[0x8000 | port]) is (key == "a/s-1")
     fabric.unplug(pod_object(pod), "h1")
     assert port not in node.switch.meters
-    assert not any(("in_port", port, 0xFFFFFFFF) in key[2] for key in node.switch.flows)
-    assert not any(("reg3", port, 0xFFFF) in key[2] for key in node.switch.flows)
-    assert not node.switch.conntrack.connections(port)
+    assert not any(("in_port", port, 0xFFFFFFFF) in flow_key[2] for flow_key in node.switch.flows)
+    assert not any(("reg3", port, 0xFFFF) in flow_key[2] for flow_key in node.switch.flows)
+    assert not any(node.switch.conntrack.connections(zone) for zone in mine)
+    assert len(node.switch.conntrack) == others - sum(mine.values())
