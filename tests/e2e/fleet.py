@@ -20,6 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("probe.py", "movable.py")  # what runs inside pods
 SCRIPTS_ON_HOST = "/run/qnet-e2e"
+PLAY_SECONDS = 900
 API = "http://127.0.0.1:9680"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
@@ -84,7 +85,14 @@ class Fleet:
         ]  # fmt: skip
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PLAY_SECONDS,
+            check=False,
         )
         return Play(done.returncode, done.stdout + done.stderr)
 

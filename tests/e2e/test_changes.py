@@ -15,7 +15,8 @@ import yaml
 from tests.e2e.fleet import ROOT, Fleet, Pod
 
 IMAGE_IP, IMAGE_PORT = "10.96.0.20", 8081  # inventories/fop
-SECONDS = 150
+SECONDS = 600
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_scaling_under_constant_requests_fails_none(fop: Fleet, pods: dict[str, Pod]) -> None:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every pair of pods and Service IPs reaches each other exactly when the inventory says so; repeating changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.fleet import Fleet
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def ufop(fop: Fleet) -> Iterator[Fleet]:
+    """The same fleet with the UFOP inventory for the time of a test."""
+    fop.play("tenants", "ufop")
+    fop.play("pods", "ufop")
+    yield fop
+    fop.play("tenants", "fop")
+    fop.play("pods", "fop")
+
+
+def test_site_again_changes_nothing(fop: Fleet) -> None:
+    assert fop.play("site", "fop").changed == {}
+
+
+def test_check_mode_finds_nothing_to_change(fop: Fleet) -> None:
+    done = fop.play("site", "fop", "--check", "--diff")
+    assert done.changed == {}
+    assert [line for line in done.output.splitlines() if line.startswith(("+++", "---", "@@"))] == []
+
+
+def test_fop_reaches_what_it_should(fop: Fleet) -> None:
+    fop.play("verify", "fop")
+
+
+def test_users_of_ufop_reach_what_they_should(ufop: Fleet) -> None:
+    ufop.play("verify", "ufop")
