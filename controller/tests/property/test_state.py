@@ -61,6 +61,11 @@ objects = st.one_of(
     ),
 )  # fmt: skip
 removals = objects.map(lambda item: o.Removed(type(item), item.key))
+BASE: tuple[o.Object, ...] = (
+    o.Network("red", 100, *BLOCKS), o.Network("blue", 200, *BLOCKS),
+    o.SecurityGroup("a", "t", 1), o.SecurityGroup("b", "t", 2),
+    o.Service("s", "a", "red"), o.Service("t", "a", "red"), o.Service("s", "b", "red"),
+)  # fmt: skip
 PORT_NAMES = ["qnet-vxlan", *(f"qn-{group}/{name}" for group in GROUPS for name in ("p", "q"))]
 ports = st.tuples(
     st.just("port"), st.sampled_from(SWITCHES), st.integers(1, 4), st.sampled_from(PORT_NAMES), st.booleans()
@@ -85,13 +90,16 @@ steps = st.lists(st.one_of(objects, objects, objects, removals, ports, ports, go
 
 
 class Intended:
-    """What the database would let happen: unique names, numbers, addresses and MACs."""
+    """What the database would let happen: unique numbers and addresses and, if `referential`, real references."""
 
-    def __init__(self) -> None:
+    def __init__(self, referential: bool = False) -> None:
         self.objects: dict[tuple[type[o.Object], str], o.Object] = {}
+        self.referential = referential
 
     def accepts(self, change: o.Change) -> bool:
         """Take a change over unless it breaks a rule of the schema."""
+        if self.referential and not self._references_hold(change):
+            return False
         if isinstance(change, o.Removed):
             self.objects.pop((change.kind, change.key), None)
             return True
@@ -101,6 +109,24 @@ class Intended:
             return False
         self.objects[type(change), change.key] = change
         return True
+
+    def _references_hold(self, change: o.Change) -> bool:
+        if isinstance(change, o.Removed):
+            gone = (change.kind, change.key)
+            return not any(gone in self._references(item) for item in self.objects.values())
+        return self._references(change) <= self.objects.keys()
+
+    @staticmethod
+    def _references(item: o.Object) -> set[tuple[type[o.Object], str]]:
+        match item:
+            case o.Service():
+                return {(o.SecurityGroup, item.group), (o.Network, item.network)}
+            case o.ServiceIP() | o.Pod():
+                return {(o.Service, item.service), (o.Network, item.network)}
+            case o.Export():
+                return {(o.Service, item.service), (o.SecurityGroup, item.to_group)}
+            case _:
+                return set()
 
     @staticmethod
     def _claims(item: o.Object) -> set[object]:
@@ -183,12 +209,14 @@ class World:
     """A model with two switches, each followed by an incremental program and a simulated switch that obeys it."""
 
     def __init__(self) -> None:
-        self.model, self.intended = Model(), Intended()
+        self.model, self.intended = Model(), Intended(referential=True)
         self.now = START
         self.programs = {n: SwitchProgram(self.model, n, Settings()) for n in SWITCHES}
         self.switches = {n: Switch(n, "netdev", lambda: self.now) for n in SWITCHES}
         for number, program in self.programs.items():
             self.send(number, program.adopt(m.Installed((), frozenset(), frozenset()), self.now))
+        for item in BASE:
+            self.step(item)
 
     def send(self, number: int, commands: m.Commands) -> None:
         """Carry commands out."""
