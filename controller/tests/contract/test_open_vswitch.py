@@ -222,6 +222,7 @@ def test_groups_are_made_changed_and_removed(switch: Vswitch, authority: Authori
         shown = switch.ofctl("dump-groups")
         assert re.findall(r"bucket_id:(\d+),weight:(\d+)", shown) == [("2", "102"), ("3", "103")]
         assert shown.count("nat(dst=10.0.0.") == 2
+        assert "selection_method=dp_hash" in shown
         assert (await dump(session)).groups == {77}
         assert await refusals(session, DeleteGroup(77)) == []
         assert (await dump(session)).groups == frozenset()
@@ -242,6 +243,19 @@ def test_a_group_larger_than_a_message_is_built_in_chunks(switch: Vswitch, autho
             stats = switch.ofctl("dump-group-stats")
             assert stats.count(":packet_count=") == count
             assert (await dump(session)).groups == {3}
+
+    play(switch, authority, test)
+
+
+def test_every_chunk_of_a_group_keeps_how_its_bucket_is_chosen(switch: Vswitch, authority: Authority) -> None:
+    buckets = tuple(Bucket(number, 1, (Output(1),)) for number in range(900))
+
+    async def test(session: Session, owner: Owner) -> None:
+        for hashed, shown in ((), "dp_hash"), ((f.IPV4_SRC,), r"hash,fields=?\(?ip_src\)?"):
+            for exists in (False, True):
+                assert await refusals(session, PutGroup(Group(4, buckets, hashed), exists=exists)) == []
+            assert re.search(f"selection_method={shown}", switch.ofctl("dump-groups"))
+            assert await refusals(session, DeleteGroup(4)) == []
 
     play(switch, authority, test)
 

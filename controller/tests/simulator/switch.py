@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits
+from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 
 from .check import Refused, check_bucket, check_flow
 from .conntrack import Conntrack, Datapath
@@ -365,7 +365,10 @@ class Switch:
             self.discarded += 1
             return
         packet = flight.packet
-        five = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, packet.src_port, packet.dst_port)
+        hashed = self._groups[number].hashed
+        five: tuple[int, ...] = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, packet.src_port, packet.dst_port)
+        if hashed:
+            five = tuple(flight.read(whole(field)) for field in hashed)
         chosen = max(buckets, key=lambda bucket: _score(five, bucket))
         flight.trace.append(f"{self.datapath_id:x} group {number} bucket {chosen.id:x}")
         yield from self._perform(flight.copy(), chosen.actions, table, depth)

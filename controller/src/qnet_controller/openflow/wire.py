@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from struct import Struct
 
-from ..pipeline.fields import IN_PORT, Bits
+from ..pipeline.fields import IN_PORT, Bits, Field
 from ..pipeline.messages import (
     Action,
     Actions,
@@ -66,8 +66,9 @@ BAND_DROP = 1
 BUNDLE_OPEN, BUNDLE_COMMIT, BUNDLE_DISCARD = 0, 4, 6
 BUNDLE_ATOMIC_ORDERED = 3
 CT_FLUSH_ZONE = 29
+NETRONOME, NETRONOME_SELECTION = 0x0000154D, 1
 
-MAX_BUCKET_BYTES = 48 * 1024
+MAX_BUCKET_BYTES = 24 * 1024
 """Buckets of one group-mod; a larger group is built in chunks (a message has at most 65535 bytes)."""
 
 _HEADER = Struct("!BBHI")
@@ -77,6 +78,7 @@ _INSTRUCTION_GOTO = Struct("!HHB3x")
 _GROUP_MOD = Struct("!HBxIHxxI")
 _BUCKET = Struct("!HHI")
 _BUCKET_WEIGHT = Struct("!HHHxx")
+_SELECTION = Struct("!HHII4x16sQ")
 _METER_MOD = Struct("!HHIHHII4x")
 _METER_DELETE = Struct("!HHI")
 _PACKET_OUT = Struct("!IHxx")
@@ -221,21 +223,35 @@ def _bucket(bucket: Bucket) -> bytes:
     return _BUCKET.pack(16 + len(actions), len(actions), bucket.id) + actions + _BUCKET_WEIGHT.pack(0, 8, bucket.weight)
 
 
-def _group_mod(command: int, group: int, buckets: bytes, where: int) -> bytes:
-    return _GROUP_MOD.pack(command, GROUP_SELECT, group, len(buckets), where) + buckets
+def _group_mod(command: int, group: int, buckets: bytes, where: int, selection: bytes = b"") -> bytes:
+    return _GROUP_MOD.pack(command, GROUP_SELECT, group, len(buckets), where) + buckets + selection
+
+
+def _selection(hashed: tuple[Field, ...]) -> bytes:
+    """How the bucket is chosen: the Netronome selection method property of Open vSwitch (ovs-ofctl(8), add-group).
+
+    Said always: without it Open vSwitch hashes no UDP ports, and all of a pod's datagrams go to one backend.
+    """
+    fields = b"".join(oxm.encode_term(field.name, field.full, field.full) for field in hashed)
+    method = b"hash" if hashed else b"dp_hash"
+    length = _SELECTION.size + len(fields)
+    head = _SELECTION.pack(0xFFFF, length, NETRONOME, NETRONOME_SELECTION, method, 0)
+    return head + fields + bytes(-length % 8)
 
 
 def _put_group(command: PutGroup) -> Iterator[tuple[int, bytes]]:
     group: Group = command.group
     verb, where = (GROUP_MODIFY if command.exists else GROUP_ADD), BUCKET_ALL
     chunk = bytearray()
+    selection = _selection(group.hashed)
     for bucket in map(_bucket, group.buckets):
         if chunk and len(chunk) + len(bucket) > MAX_BUCKET_BYTES:
-            yield GROUP_MOD, _group_mod(verb, group.id, bytes(chunk), where)
+            yield GROUP_MOD, _group_mod(verb, group.id, bytes(chunk), where, selection)
+            selection = b""
             verb, where = GROUP_INSERT_BUCKET, BUCKET_LAST
             chunk.clear()
         chunk += bucket
-    yield GROUP_MOD, _group_mod(verb, group.id, bytes(chunk), where)
+    yield GROUP_MOD, _group_mod(verb, group.id, bytes(chunk), where, selection)
 
 
 def _delete_group(command: DeleteGroup) -> Iterator[tuple[int, bytes]]:

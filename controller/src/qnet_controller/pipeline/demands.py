@@ -20,6 +20,7 @@ from .fields import (
     CT_INVALID,
     CT_IPV4_DST,
     CT_NEW,
+    CT_RELATED,
     CT_REPLY,
     CT_STATE,
     CT_TRACKED,
@@ -220,6 +221,7 @@ class Compiler:
         group = Group(
             object_hash(owner) & _GROUP_IDS,
             tuple(_bucket(pod, address) for pod in chosen for address in pod.addresses if len(address) == 4),
+            (IPV4_SRC,) if target.affinity == "client" else (),
         )
         program.groups[group.id] = group
         address = _number(target.address)
@@ -392,9 +394,10 @@ def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) 
     look_again = (Ct(zone, Table.SERVICE, nat=Nat("lookup")),)
     called = match(*ours, (VNI, network.vni), (IPV4_DST, service_ip))
     yield flow(Table.TRACK, 95, called, look_again, Feature.HAIRPIN, for_address)
-    answered = match((CT_ZONE, zone), _IP, state(CT_ESTABLISHED | CT_REPLY))
     undo = (Set(HAIRPIN, 1), Ct(SOURCE_ZONE, Table.LOCATION, nat=Nat("lookup")))
-    yield flow(Table.SERVICE, 110, answered, undo, Feature.HAIRPIN, for_pod)
+    for answer in (CT_ESTABLISHED | CT_REPLY, CT_RELATED | CT_REPLY):
+        answered = match((CT_ZONE, zone), _IP, state(answer))
+        yield flow(Table.SERVICE, 110, answered, undo, Feature.HAIRPIN, for_pod)
     go_on = (Ct(SOURCE_ZONE, Table.SERVICE, nat=Nat("lookup")),)
     yield flow(Table.SERVICE, 100, match((CT_ZONE, zone), _IP), go_on, Feature.HAIRPIN, for_pod)
     for packed in pod.addresses:

@@ -211,10 +211,15 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A select group."""
+    """A select group.
+
+    A connection takes the bucket that a hash of its addresses, protocol and ports picks; with `hashed` only those
+    fields count, and a bucket that comes or goes moves no more than its own share (the highest random weight wins).
+    """
 
     id: int
     buckets: tuple[Bucket, ...]
+    hashed: tuple[Field, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

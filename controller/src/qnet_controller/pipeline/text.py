@@ -147,7 +147,9 @@ def group_text(group: Group) -> str:
         f"bucket=bucket_id={bucket.id},weight:{bucket.weight},actions={actions_text(bucket.actions)}"
         for bucket in group.buckets
     ]
-    return ",".join([f"group_id={group.id}", "type=select", *buckets])
+    fields = [f"fields({','.join(_OFCTL_NAME.get(field.name, field.name) for field in group.hashed)})"] if group.hashed else []
+    method = f"selection_method={'hash' if group.hashed else 'dp_hash'}"
+    return ",".join([f"group_id={group.id}", "type=select", method, *fields, *buckets])
 
 
 def meter_text(meter: Meter) -> str:
