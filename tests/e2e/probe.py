@@ -70,8 +70,8 @@ def ask_udp(address: str, port: int) -> str:
 
 
 def ask(protocol: str, address: str, port: int, times: int) -> dict[str, object]:
-    """Ask `times` times; answers are [name, own address as seen there], errors are their text."""
-    asking = {"tcp": ask_tcp, "udp": ask_udp}[protocol]
+    """Ask `times` times; answers are [name, own address as seen there] (HTTP: [name]), errors are their text."""
+    asking = {"tcp": ask_tcp, "udp": ask_udp, "http": ask_http}[protocol]
     answers, errors = [], []
     for _ in range(times):
         try:

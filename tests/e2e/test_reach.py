@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every pair of pods and Service IPs reaches each other exactly when the inventory says so; repeating changes nothing."""
+"""What reaches what is exactly what the inventory says, and repeating changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-
 from tests.e2e.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(900)
