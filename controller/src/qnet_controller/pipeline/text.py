@@ -147,7 +147,8 @@ def group_text(group: Group) -> str:
         f"bucket=bucket_id={bucket.id},weight:{bucket.weight},actions={actions_text(bucket.actions)}"
         for bucket in group.buckets
     ]
-    fields = [f"fields({','.join(_OFCTL_NAME.get(field.name, field.name) for field in group.hashed)})"] if group.hashed else []
+    names = ",".join(_OFCTL_NAME.get(field.name, field.name) for field in group.hashed)
+    fields = [f"fields({names})"] if names else []
     method = f"selection_method={'hash' if group.hashed else 'dp_hash'}"
     return ",".join([f"group_id={group.id}", "type=select", method, *fields, *buckets])
 
