@@ -108,8 +108,9 @@ def test_a_host_without_open_vswitch_stops_the_pods_of_all_hosts(fop: Fleet, tmp
     """Pods would be placed on it, and be taken from the hosts where they are."""
     shutil.copytree(ROOT / "inventories", tmp_path, dirs_exist_ok=True)
     bare = fop.groups["controllers"][0]
-    groups = {"all": {"children": {"controllers": {}, "switches": {"hosts": {bare: {}}}}}}
-    (tmp_path / "fop" / "groups.yml").write_text(yaml.safe_dump(groups))
+    switches: dict[str, Any] = {"hosts": {bare: {}}}
+    groups = yaml.safe_dump({"all": {"children": {"controllers": {}, "switches": switches}}})
+    (tmp_path / "fop" / "groups.yml").write_text(groups)
     before = fop.pods()
     done = fop.try_play("pods", tmp_path / "fop")
     assert done.status != 0
