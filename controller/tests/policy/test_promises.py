@@ -102,7 +102,6 @@ def _server_still_talks(prober: Prober, item: Open) -> bool:
     return bool(item.session.backward(pod_object(prober.world.pods[item.server])))
 
 
-@pytest.mark.xfail(reason="replies are judged by the pair of groups, not by the connection's own grant")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_narrowed_export_stops_answers_too(prober: Prober, protocol: int) -> None:
     item = opened(prober, "b/u-1", SIP, protocol, 80)
@@ -111,7 +110,6 @@ def test_narrowed_export_stops_answers_too(prober: Prober, protocol: int) -> Non
     assert not _server_still_talks(prober, item)
 
 
-@pytest.mark.xfail(reason="replies are judged by the pair of groups, not by the connection's own grant")
 def test_revoking_one_of_two_exports_stops_answers_too(prober: Prober) -> None:
     grant(prober, ExportPlan("a/t", "b", direct=True))
     item = opened(prober, "b/u-1", SIP)

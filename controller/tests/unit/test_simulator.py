@@ -214,7 +214,8 @@ def test_destination_nat_is_undone_in_answers(ct: Conntrack) -> None:
     answer = p.udp(B, 53, A, 1)
     result = ct.track(answer, 1, False, LOOKUP, 0)
     assert result.state & (TRK | EST | RPL) == TRK | EST | RPL
-    assert (answer.ipv4_src, result.original_target) == (V, V)
+    assert result.original is not None
+    assert (answer.ipv4_src, result.original.target, result.original.dport) == (V, V, 53)
     later = p.udp(A, 1, V, 53)
     look(ct, later, nat=LOOKUP)
     assert later.ipv4_dst == B
