@@ -98,26 +98,6 @@ def test_expired_export_ends_open_connections(prober: Prober) -> None:
     assert prober.probe(prober.world.pods["b/u-1"], SIP, TCP, 80) is None
 
 
-def _server_still_talks(prober: Prober, item: Open) -> bool:
-    return bool(item.session.backward(pod_object(prober.world.pods[item.server])))
-
-
-@pytest.mark.parametrize("protocol", [TCP, UDP])
-def test_narrowed_export_stops_answers_too(prober: Prober, protocol: int) -> None:
-    item = opened(prober, "b/u-1", SIP, protocol, 80)
-    grant(prober, ExportPlan("a/s", "b", frozenset({(TCP, 443)})))
-    assert not item.session.forward()
-    assert not _server_still_talks(prober, item)
-
-
-def test_revoking_one_of_two_exports_stops_answers_too(prober: Prober) -> None:
-    grant(prober, ExportPlan("a/t", "b", direct=True))
-    item = opened(prober, "b/u-1", SIP)
-    revoke(prober, "a/s", "b")
-    assert not item.session.forward()
-    assert not _server_still_talks(prober, item)
-
-
 # -- Service IPs -----------------------------------------------------------------------------------------------
 
 

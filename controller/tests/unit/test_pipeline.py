@@ -41,7 +41,7 @@ def test_impossible_matches_are_refused(terms: list[tuple[f.Field | f.Bits, int]
 
 
 def test_registers_do_not_overlap() -> None:
-    parts = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE)
+    parts = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT)
     for one, other in itertools.combinations(parts, 2):
         assert one.field != other.field or not one.mask & other.mask
 

@@ -16,7 +16,7 @@ from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
 from .demands import Compiler, Demand, Pair, Program, Settings, Target
-from .fields import GRANT, HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
+from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
 from .frame import TUNNEL_METER, frame, network_flows, pod_flows
 from .messages import (
     Actions,
@@ -210,7 +210,7 @@ class SwitchProgram:
         if program is None or program.root is None or program.flows[program.root].hard_timeout:
             return Answer(commands)
         kind = Kind(_read(packet, KIND))
-        again: Actions = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE, GRANT), Resubmit(Table.LOCATION))
+        again: Actions = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
