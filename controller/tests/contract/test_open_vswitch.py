@@ -117,7 +117,9 @@ def matches(draw: st.DrawFn) -> Match:
     mask = field.full if field.name in EXACT_ONLY else draw(st.sampled_from([field.full, field.full & ~0xFF]))
     value = draw(st.integers(1, LARGEST.get(field.name, field.full))) & mask
     terms = [(field, value, mask), *PREREQUISITES.get(field.name, ())]
-    registers = draw(st.sets(st.sampled_from([f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT])))
+    registers = draw(
+        st.sets(st.sampled_from([f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT]))
+    )
     terms += [(part, draw(st.integers(0, (1 << part.width) - 1))) for part in registers if part.field != field]
     return match(*terms)  # type: ignore[arg-type]
 

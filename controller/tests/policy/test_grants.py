@@ -71,7 +71,7 @@ def test_a_connection_whose_port_stays_allowed_notices_nothing(
 ) -> None:
     grant(prober, ExportPlan("a/s", "b", frozenset(before), direct=True))
     kept = everywhere(prober, SIP, *pods(prober))
-    lost = [] if before else everywhere(prober, SIP, *pods(prober), port=443)
+    lost: list[Open] = [] if before else everywhere(prober, SIP, *pods(prober), port=443)
     grant(prober, ExportPlan("a/s", "b", frozenset(after), direct=True))
     assert_open(prober, kept)
     assert_cut(prober, lost)

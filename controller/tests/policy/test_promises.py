@@ -11,7 +11,7 @@ from qnet_controller.model import objects as o
 from simulator import packets as p
 from simulator.fabric import Session, open_session
 
-from .probe import Open, Prober
+from .probe import Prober
 from .scene import SIP, SIP_OF_B, grant, opened, revoke
 from .tenants import ICMP, POD_BLOCK, TCP, UDP, ExportPlan, PodPlan, pod_object
 

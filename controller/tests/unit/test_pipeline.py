@@ -100,7 +100,7 @@ def test_every_flow_of_the_example_names_its_object() -> None:
         for kind, keys in (
             ("pod", ("fop/entry-1", "fop/image-1", "fop/image-2", "alice/resize-1", "bob/crop-1")),
             ("service_ip", ("fop/image:main", "alice/resize:main")),
-            ("export", ("alice/resize->fop",)),
+            ("export", ("alice/resize->fop", "fop/image->bob")),
             ("group", ("fop",)),
             ("vtep", ("01020304",)),
         )

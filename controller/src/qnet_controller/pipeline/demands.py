@@ -384,7 +384,8 @@ def _answer_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
         tables.append((Table.STATE, Goto(Table.LOCATION)))
     for grant in verdict.answers:
         # The port is that of the connection's first packet, before translation, in the direction of the opener.
-        for rule in sorted(grant.export.ports, key=_rule_order) or [None]:
+        rules: list[PortRule | None] = [*sorted(grant.export.ports, key=_rule_order)]
+        for rule in rules or [None]:
             terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, pair.group), (CT_MARK, grant_number(grant))]
             if rule is not None:
                 terms.append((CT_PROTO, rule.protocol))
