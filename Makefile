@@ -93,7 +93,7 @@ test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab
 	pytest tests/e2e
 
 # ------------------------------------------------------------------------------------------------------------ demo
-HOSTS := .lab/qnet/hosts.yml
+HOSTS := .lab/$(or $(QNET_LAB),qnet)/hosts.yml
 STEP := tools/step.py .cache/logs
 
 .PHONY: packages

@@ -312,12 +312,15 @@ def down(name: str, everything: bool) -> None:
         podman("network", "rm", network)
     shutil.rmtree(state_directory(name), ignore_errors=True)
     left = leftovers(name)
-    if everything:
+    using = podman("ps", "--all", "--format", '{{index .Labels "qnet.lab"}}', "--filter", "label=qnet.lab")
+    others = sorted(set(using.split()))
+    if everything and not others:
         image.remove()
         left += [f"image {line}" for line in podman("image", "ls", "--quiet", image.REPOSITORY).splitlines()]
     if left:
         raise LabError(f"still there after down: {', '.join(left)}: remove by hand and report this")
-    say(f"{name} is down, nothing of it is left" + (", image included" if everything else ""))
+    about_image = f", the image stays for {', '.join(others)}" if others else ", image included"
+    say(f"{name} is down, nothing of it is left" + (about_image if everything else ""))
 
 
 def status(name: str) -> int:

@@ -102,3 +102,18 @@ def test_refused_before_any_host_is_touched(lab: Fleet, tmp_path: Path, fault: s
 def test_the_inventory_without_faults_is_accepted(lab: Fleet, tmp_path: Path) -> None:
     """Else the refusals above might have another cause."""
     lab.play("validate", write(tmp_path, inventory()))
+
+
+def test_a_host_without_open_vswitch_stops_the_pods_of_all_hosts(fop: Fleet, tmp_path: Path) -> None:
+    """Pods would be placed on it, and be taken from the hosts where they are."""
+    shutil.copytree(ROOT / "inventories", tmp_path, dirs_exist_ok=True)
+    bare = fop.groups["controllers"][0]
+    switches: dict[str, Any] = {"hosts": {bare: {}}}
+    groups = yaml.safe_dump({"all": {"children": {"controllers": {}, "switches": switches}}})
+    (tmp_path / "fop" / "groups.yml").write_text(groups)
+    before = fop.pods()
+    done = fop.try_play("pods", tmp_path / "fop")
+    assert done.status != 0
+    assert f"{bare}: no Open vSwitch on this host" in done.output
+    assert not done.changed
+    assert fop.pods() == before

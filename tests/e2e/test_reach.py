@@ -35,5 +35,11 @@ def test_fop_reaches_what_it_should(fop: Fleet) -> None:
     fop.play("verify", "fop")
 
 
+def test_verify_notices_reach_that_the_inventory_does_not_give(fop: Fleet) -> None:
+    done = fop.try_play("verify", "fop", qnet_exports=[])
+    assert done.status != 0
+    assert "entry/entry-1" in done.output
+
+
 def test_users_of_ufop_reach_what_they_should(ufop: Fleet) -> None:
     ufop.play("verify", "ufop")

@@ -22,7 +22,8 @@ FLEET = "all: {children: {controllers: {hosts: {c1: }}, switches: {hosts: {h1: ,
 
 def playbook(inventory: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The outcome of playbooks/validate.yml."""
-    command: list[str | Path] = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, *more, "playbooks/validate.yml"]
+    program = Path(sys.executable).with_name("ansible-playbook")
+    command: list[str | Path] = [program, "-i", inventory, *more, "playbooks/validate.yml"]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

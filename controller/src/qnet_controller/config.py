@@ -12,6 +12,7 @@ from typing import Any
 
 from .pipeline.demands import Settings
 
+DEFAULT_PEER_PORT = 6654
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -41,6 +42,7 @@ class Peer:
 
     name: str
     address: str
+    port: int = DEFAULT_PEER_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,12 @@ class _Reader:
             self.fault(path, value, "must be an absolute path", hint)
         return Path(text)
 
+    def port(self, path: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+            self.fault(path, value, "must be a port from 1 to 65535", "leave it out for the default")
+            return 1
+        return value
+
     def seconds(self, path: str, value: object, least: int, most: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             rule = f"must be a whole number of seconds from {least} to {most}"
@@ -200,13 +208,14 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
         if not isinstance(item, dict):
             read.fault(path, item, "must be a section", hint)
             continue
-        read.known(path, item, ("name", "address"))
+        read.known(path, item, ("name", "address", "port"))
         name = read.text(f"{path}.name", item.get("name", _MISSING), hint)
         if name and not _NAME.fullmatch(name):
             read.fault(f"{path}.name", name, "must be a DNS label", "lower-case letters, digits and hyphens")
         if name in {peer.name for peer in peers}:
             read.fault(f"{path}.name", name, "occurs twice", "each controller has a name of its own")
-        peers.append(Peer(name, read.text(f"{path}.address", item.get("address", _MISSING), hint)))
+        address = read.text(f"{path}.address", item.get("address", _MISSING), hint)
+        peers.append(Peer(name, address, read.port(f"{path}.port", item.get("port", DEFAULT_PEER_PORT))))
     return tuple(peers)
 
 

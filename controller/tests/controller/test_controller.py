@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from contract.fixtures import BRIDGE, DATAPATH_ID, attach
+from contract.example import EXPORT, adopted, fleet, point, until
+from contract.fixtures import BRIDGE, attach
 from contract.real import Authority, Vswitch
 from qnet_controller.config import Config, Endpoint, Peer, Pki
 from qnet_controller.controller.controller import Controller
@@ -19,45 +20,12 @@ from qnet_controller.model.objects import (
     Change,
     Export,
     Host,
-    Network,
-    Pod,
     Removed,
-    SecurityGroup,
-    Service,
-    ServiceIP,
 )
 from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.ovsdb.feed import Delta
-from qnet_controller.ovsdb.rows import address, subnet
+from qnet_controller.ovsdb.rows import address
 from qnet_controller.pipeline.demands import Settings
-
-EXPORT = Export("fop/image", "entry")
-
-
-def fleet(*more: Change) -> Delta:
-    """Image pods 1 and 2 behind a Service IP, exported to entry with pod 3; pod n is on port dummy<n>."""
-
-    def pod(number: int, service: str) -> Pod:
-        mac = bytes([2, 0, 0, 0, 0, number])
-        return Pod(f"p-{number}", service, "prod", mac, f"dummy{number}", (bytes([10, 10, 0, number]),))
-
-    return Delta(
-        (
-            Network("prod", 100, (subnet("10.10.0.0/16"),), (subnet("10.96.0.0/16"),)),
-            Host("h1", (address("192.0.2.1"),), DATAPATH_ID),
-            SecurityGroup("fop", "t", 1),
-            SecurityGroup("entry", "t", 2),
-            Service("image", "fop", "prod"),
-            Service("web", "entry", "prod"),
-            ServiceIP("main", "fop/image", "prod", address("10.96.0.10")),
-            pod(1, "fop/image"),
-            pod(2, "fop/image"),
-            pod(3, "entry/web"),
-            *more,
-        ),
-        7,
-        0,
-    )
 
 
 def delta(*changes: Change) -> Delta:
@@ -86,19 +54,6 @@ async def controllers(
         await asyncio.sleep(0.05)
 
 
-def point(switch: Vswitch, *ports: int) -> None:
-    switch.vsctl("set-controller", BRIDGE, *(f"ssl:127.0.0.1:{port}" for port in ports))
-    # A short wait between attempts: the tests drop connections.
-    for row in switch.vsctl("--bare", "--columns=_uuid", "list", "controller").split():
-        switch.vsctl("set", "controller", row, "max_backoff=1000")
-
-
-async def until(what: Callable[[], object], seconds: float = 8.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.01)
-
-
 def play(authority: Authority, switch: Vswitch, test: Callable[[Controller], Awaitable[None]], *more: Change) -> None:
     """Run a test with one controller that has adopted the switch."""
 
@@ -112,10 +67,6 @@ def play(authority: Authority, switch: Vswitch, test: Callable[[Controller], Awa
             assert sample(controller, "qnet_handler_exceptions_total") == 0
 
     asyncio.run(run())
-
-
-def adopted(controller: Controller) -> bool:
-    return any(switch.ready() for switch in controller.switches.values())
 
 
 def roles(some: list[Controller]) -> list[str]:

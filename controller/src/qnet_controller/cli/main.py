@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from ..api.http import serve
-from ..config import Config, ConfigError, load
+from ..config import Config, ConfigError, Endpoint, load
 from ..controller.controller import Controller
+from ..controller.peers import Peers
 from ..openflow.server import listen, tls_context
 from ..ovsdb.feed import Feed, Tls
 
@@ -52,6 +53,7 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(config)
+    peers = Peers(config, lambda: controller.settled, controller.controllers_changed)
     tls = Tls(config.pki.ca, config.pki.certificate, config.pki.private_key)
     feed = Feed(config.database_remotes, tls, controller.intent_changed)
     where, at = "", config.api_listen
@@ -60,6 +62,9 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
         api = await serve(controller, at)
         where, at = "openflow.listen", config.openflow_listen
         server = await listen(at.host, at.port, context, controller)
+        own = next(peer for peer in config.controllers if peer.name == config.name)
+        where, at = "controllers.port", Endpoint(config.openflow_listen.host, own.port)
+        await peers.start(context)
     except OSError as error:
         LOG.error("%s: %s: cannot listen there: %s; is another controller running?", where, at, error.strerror or error)
         return EXIT_FAILED
@@ -67,6 +72,7 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
     LOG.info("controller %s listens on %s, its API on %s", config.name, config.openflow_listen, config.api_listen)
     await stop.wait()
     LOG.info("stopping; the switches keep their flows")
+    await peers.stop()
     server.close()
     controller.close()
     await feed.stop()

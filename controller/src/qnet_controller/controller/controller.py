@@ -278,14 +278,27 @@ class Controller:
         """Whether a switch that connects now is served: the intent is loaded and nothing is being waited for."""
         return self.loaded and (self.settled or self._settling is None)
 
+    def controllers_changed(self, live: frozenset[str]) -> None:
+        """Other controllers have come or gone: elect the masters of all switches anew."""
+        self._live = live
+        for switch in list(self.switches.values()):
+            self._elect(switch)
+
     def _elect(self, switch: Switch) -> None:
-        """Take the role that the election gives us for this switch."""
+        """Take the role that the election gives us for this switch.
+
+        Nobody steps back by himself: the switch is served until the one elected has taken it over.
+        """
         if not self.settled or not switch.ports_known:
             return
-        wanted = Roles.MASTER if master_of(switch.datapath_id, self._live) == self.config.name else Roles.SLAVE
+        keep = switch.wanted_role == Roles.MASTER
+        wanted = Roles.MASTER if keep or self._elected(switch) else Roles.SLAVE
         if switch.wanted_role != wanted:
             switch.wanted_role = wanted
             switch.task = self._loop.create_task(self._take_role(switch, wanted))
+
+    def _elected(self, switch: Switch) -> bool:
+        return master_of(switch.datapath_id, self._live) == self.config.name
 
     async def _take_role(self, switch: Switch, wanted: int) -> None:
         while switch.wanted_role == wanted:
@@ -311,11 +324,19 @@ class Controller:
             return
         name = Roles.NAMES[role.role % 4]
         LOG.info("%s of %s by another controller (generation %d)", name, switch.host, role.generation)
-        switch.role = role.role
+        switch.role = switch.wanted_role = role.role
+        if self._elected(switch):
+            # Someone who does not see us has taken it. Two that do not see each other must not flap, but should the
+            # other die unseen, the switch must not stay without a master: ask again, less and less often.
+            self._loop.call_later(switch.next_claim_delay(), self._claim_again, switch)
         switch.adopted = False
         switch.program = None
         self._programs.pop(switch.datapath_id, None)
         self._count_roles()
+
+    def _claim_again(self, switch: Switch) -> None:
+        if self.switches.get(switch.datapath_id) is switch and self._elected(switch):
+            self._elect(switch)
 
     def _count_roles(self) -> None:
         for role in Roles.NAMES[1:]:

@@ -13,6 +13,8 @@ from ..pipeline.program import SwitchProgram
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
+FIRST_CLAIM_SECONDS = 30.0
+LONGEST_CLAIM_SECONDS = 480.0
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +36,7 @@ class Switch:
     task: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
     retry_seconds: float = FIRST_RETRY_SECONDS
+    claim_seconds: float = FIRST_CLAIM_SECONDS
 
     @property
     def role_name(self) -> str:
@@ -47,6 +50,11 @@ class Switch:
     def next_delay(self) -> float:
         """Seconds to wait before the next attempt; doubles up to a bound."""
         delay, self.retry_seconds = self.retry_seconds, min(self.retry_seconds * 2, LONGEST_RETRY_SECONDS)
+        return delay
+
+    def next_claim_delay(self) -> float:
+        """Seconds to wait before a switch that another has taken is claimed again; doubles up to a bound."""
+        delay, self.claim_seconds = self.claim_seconds, min(self.claim_seconds * 2, LONGEST_CLAIM_SECONDS)
         return delay
 
     def stop(self) -> None:

@@ -110,7 +110,8 @@ def database(shared_database: IntentDatabase) -> IntentDatabase:
 
 
 def _has_libraries(interpreter: str) -> bool:
-    return subprocess.run([interpreter, "-c", "import ovs, netaddr"], capture_output=True, timeout=60).returncode == 0
+    command = [interpreter, "-c", "import ovs, netaddr"]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 @pytest.fixture(scope="session")

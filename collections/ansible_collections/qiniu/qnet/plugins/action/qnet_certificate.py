@@ -210,7 +210,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the module, with `changed`, `expires` and a diff of the certificate."""
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        dummy, arguments = self.validate_argument_spec(
             argument_spec={
                 "name": {"type": "str", "required": True},
                 "addresses": {"type": "list", "elements": "str", "default": []},

@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
                 "install requirements/dev.txt, or: pip install jsonschema"
             )
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(
+        dummy, args = self.validate_argument_spec(
             {
                 "schema": {"type": "path", "required": True},
                 "switches": {"type": "list", "elements": "str"},

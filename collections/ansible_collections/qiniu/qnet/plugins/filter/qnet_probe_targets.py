@@ -7,6 +7,9 @@ DOCUMENTATION = r"""
 name: qnet_probe_targets
 short_description: Every pod and Service IP, as qnet_probe takes targets
 version_added: 1.0.0
+description:
+  - Turns what the database knows into the targets of M(qiniu.qnet.qnet_probe), every pod and every Service IP
+    once, with the protocols and ports to try on it.
 author: qnet authors
 positional: _input, service_ips, exports, protocols
 options:

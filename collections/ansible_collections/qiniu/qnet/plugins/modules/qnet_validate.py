@@ -1,5 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: qnet contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Documentation of the action qiniu.qnet.qnet_validate, which runs on the control node."""
 
 DOCUMENTATION = r"""

@@ -36,7 +36,7 @@ def rule_problems(inventory: dict[str, Any], fleet: Fleet) -> list[Problem]:
     return [problem for rule in _RULES for problem in rule(index, fleet)]
 
 
-def _unique_names(index: Index, _: Fleet) -> Iterator[Problem]:
+def _unique_names(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for kind, items in (
         ("network", index.networks),
         ("tenant", index.tenants),
@@ -50,13 +50,13 @@ def _unique_names(index: Index, _: Fleet) -> Iterator[Problem]:
         yield _duplicate((*second.path, "name"), second.name, f"Service IP {second.name}", (*first.path, "name"))
 
 
-def _unique_vnis(index: Index, _: Fleet) -> Iterator[Problem]:
+def _unique_vnis(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for first, second in _twice((item.keys["vni"], item) for item in index.networks if "vni" in item.keys):
         what = f"VNI of network {first.name}"
         yield _duplicate((*second.path, "vni"), second.keys["vni"], what, (*first.path, "vni"))
 
 
-def _subnets_apart(index: Index, _: Fleet) -> Iterator[Problem]:
+def _subnets_apart(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for network in index.networks:
         entries = subnets(network, "pod_subnets") + subnets(network, "service_subnets")
         for position, (path, subnet) in enumerate(entries):
@@ -66,7 +66,7 @@ def _subnets_apart(index: Index, _: Fleet) -> Iterator[Problem]:
                     yield Problem(path, str(subnet), rule, "Choose subnets that share no address.")
 
 
-def _subnets_large_enough(index: Index, _: Fleet) -> Iterator[Problem]:
+def _subnets_large_enough(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for network in index.networks:
         for path, subnet in subnets(network, "pod_subnets"):
             if subnet.prefixlen > 30:
@@ -82,7 +82,7 @@ def _mtu_carried(index: Index, fleet: Fleet) -> Iterator[Problem]:
             yield Problem((*network.path, "mtu"), mtu, f"is more than the {most} bytes that the underlay carries", hint)
 
 
-def _networks_exist(index: Index, _: Fleet) -> Iterator[Problem]:
+def _networks_exist(index: Index, dummy: Fleet) -> Iterator[Problem]:
     names = [network.name for network in index.networks]
     for service in index.services:
         wanted = service.keys.get("network")
@@ -91,7 +91,7 @@ def _networks_exist(index: Index, _: Fleet) -> Iterator[Problem]:
             yield Problem((*service.path, "network"), wanted, "is no network of qnet_networks", hint)
 
 
-def _service_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
+def _service_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
     taken: dict[tuple[str, object], Path] = {}
     for service, entry in index.service_ips:
         network = index.network_of(service)
@@ -105,7 +105,7 @@ def _service_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
         if address is None:
             continue
         path = (*entry.path, "address")
-        inside = next((subnet for _, subnet in pools if address in subnet), None)
+        inside = next((subnet for dummy, subnet in pools if address in subnet), None)
         if inside is None and pools:
             yield _outside(path, address, "service_subnets", network)
         elif inside is not None and inside.prefixlen < 31 and address in (inside[0], inside[-1]):
@@ -114,7 +114,7 @@ def _service_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
             yield _duplicate(path, str(address), f"address in network {network.name}", other)
 
 
-def _pod_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
+def _pod_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
     taken: dict[tuple[str, object], Path] = {}
     for service in index.services:
         network = index.network_of(service)
@@ -124,7 +124,7 @@ def _pod_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
                 if network is None or (address := address_of(text)) is None:
                     continue
                 pools = subnets(network, "pod_subnets")
-                inside = next((subnet for _, subnet in pools if address in subnet), None)
+                inside = next((subnet for dummy, subnet in pools if address in subnet), None)
                 if inside is None and pools:
                     yield _outside(path, address, "pod_subnets", network)
                 elif inside is not None and address == inside[1]:
@@ -135,16 +135,16 @@ def _pod_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
                     yield _duplicate(path, text, f"address in network {network.name}", other)
 
 
-def _enough_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
+def _enough_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for network in index.networks:
         services = [service for service in index.services if service.keys.get("network") == network.name]
         wanted = {
             "pod_subnets": sum(service.replicas() or 0 for service in services),
-            "service_subnets": sum(service in services for service, _ in index.service_ips),
+            "service_subnets": sum(service in services for service, dummy in index.service_ips),
         }
         reserved = {"pod_subnets": 3, "service_subnets": 2}
         for key, number in wanted.items():
-            pools = [subnet for _, subnet in subnets(network, key)]
+            pools = [subnet for dummy, subnet in subnets(network, key)]
             there = sum(max(s.num_addresses - reserved[key], 0) if s.prefixlen < 31 else s.num_addresses for s in pools)
             if pools and number > there:
                 what = "pods" if key == "pod_subnets" else "Service IPs"
@@ -153,7 +153,7 @@ def _enough_addresses(index: Index, _: Fleet) -> Iterator[Problem]:
                 yield Problem((*network.path, key), network.keys[key], rule, hint)
 
 
-def _pods_exist(index: Index, _: Fleet) -> Iterator[Problem]:
+def _pods_exist(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for service in index.services:
         if service.replicas() is None:
             continue
@@ -167,7 +167,7 @@ def _pods_exist(index: Index, _: Fleet) -> Iterator[Problem]:
                 yield Problem(path, pod, rule, suggest(pod, pods, "Name one of its pods"))
 
 
-def _pod_names_fit(index: Index, _: Fleet) -> Iterator[Problem]:
+def _pod_names_fit(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for service in index.services:
         pods = service.pod_names()
         if pods and len(pods[-1]) > 63 >= len(service.keys["name"]):
@@ -191,7 +191,7 @@ def _hosts_exist(index: Index, fleet: Fleet) -> Iterator[Problem]:
                 yield Problem(path, host, "is no host of group switches", hint)
 
 
-def _exports_join(index: Index, _: Fleet) -> Iterator[Problem]:
+def _exports_join(index: Index, dummy: Fleet) -> Iterator[Problem]:
     services = {service.name: service for service in index.services}
     groups = {group.name for group in index.groups}
     for export in index.exports:
@@ -243,7 +243,7 @@ def _files_exist(index: Index, fleet: Fleet) -> Iterator[Problem]:
                 yield Problem(path, file, rule, "Rename one of the two files.")
 
 
-def _database_odd(_: Index, fleet: Fleet) -> Iterator[Problem]:
+def _database_odd(dummy: Index, fleet: Fleet) -> Iterator[Problem]:
     members = list(fleet.database)
     if members and len(members) % 2 == 0:
         rule = f"has {len(members)} hosts; a Raft cluster of an even number survives no more failures than one fewer"

@@ -61,13 +61,14 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
             yield Problem((*path, str(key)), value[key], rule, hint)
     elif keyword == "required":
         # iter_errors reports every missing key on its own; its name is only in the message.
-        key = next(name for name in expected if name not in value and error.message.startswith(f"{name!r} "))
+        key = next((name for name in expected if name not in value and error.message.startswith(f"{name!r} ")), "")
         near = nearest(key, [str(k) for k in value if k not in schema["properties"]])
         described = schema["properties"][key]["description"]
         yield Problem((*path, key), None, "is missing", f"Rename {near} to {key}." if near else f"Add it. {described}")
     elif keyword == "format":
         cause = error.cause
-        assert isinstance(cause, FormatError)
+        if not isinstance(cause, FormatError):
+            raise TypeError(f"a format of the schema was checked by something else: {cause!r}")
         if isinstance(path[-1] if path else None, str) and "propertyNames" in error.absolute_schema_path:
             path = (*path, str(value))
         yield Problem(path, value, cause.rule, cause.hint)

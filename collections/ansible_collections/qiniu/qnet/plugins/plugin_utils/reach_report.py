@@ -106,16 +106,16 @@ def _service(target: Target) -> str:
 
 def _matrix(cells: Mapping[tuple[str, str, str], Cell]) -> list[str]:
     """The matrix: a row for each source; for each target a column for its pods and one for its Service IPs."""
-    names = sorted({name for source, target, _ in cells for name in (source, target)})
+    names = sorted({name for source, target, dummy in cells for name in (source, target)})
     if len(names) > MOST_SERVICES:
         cells = _merged(cells, lambda name: name.split("/")[0])
-        names = sorted({name for source, target, _ in cells for name in (source, target)})
+        names = sorted({name for source, target, dummy in cells for name in (source, target)})
     kinds = {"pod": "pods", "service_ip": "IP"}
     columns = [
         (name, kind) for name in names for kind in kinds if any((source, name, kind) in cells for source in names)
     ]
     sources = [name for name in names if any((name, *column) in cells for column in columns)]
-    rows = [["from", *(kinds[kind] for _, kind in columns)]]
+    rows = [["from", *(kinds[kind] for dummy, kind in columns)]]
     rows += [[source, *(str(cells.get((source, *column), Cell())) for column in columns)] for source in sources]
     widths = [max(len(row[position]) for row in rows) for position in range(len(columns) + 1)]
     heading = "to".ljust(widths[0])

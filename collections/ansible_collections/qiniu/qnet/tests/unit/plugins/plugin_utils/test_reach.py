@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,18 +29,18 @@ def pod(name: str, service: str, address: str, network: str = "prod", **keys: An
     }
 
 
-PODS = [
+PODS = (
     pod("entry/entry-1", "entry", "10.0.0.2"),
     pod("fop/agents-1", "agents", "10.0.0.3"),
     pod("fop/image-1", "image", "10.0.0.4"),
-]
+)
 SERVICE_IPS = [
     {"group": "fop", "service": "agents", "name": "main", "network": "prod", "address": "10.1.0.2"},
     {"group": "fop", "service": "image", "name": "second", "network": "prod", "address": "10.1.0.3"},
 ]
 
 
-def reach(pods: list[dict[str, Any]] = PODS, **export: Any) -> dict[tuple[str, str], tuple[str, ...]]:
+def reach(pods: Sequence[dict[str, Any]] = PODS, **export: Any) -> dict[tuple[str, str], tuple[str, ...]]:
     """Source and target to what passes, with one export of fop/agents to entry when any of its keys is given."""
     exports = [{"service": "fop/agents", "to": "entry", **export}] if export else []
     return {(p.source.name, p.target.name): p.allowed for p in pairs(targets(pods, SERVICE_IPS), exports, NOW)}
@@ -58,7 +59,7 @@ def test_inside_a_group_everything_passes() -> None:
 
 def test_without_an_export_nothing_passes_between_groups() -> None:
     crossing = {p for p in reach().items() if p[0][0].split("/")[0] != p[0][1].split("/")[0]}
-    assert {allowed for _, allowed in crossing} == {NOTHING}
+    assert {allowed for dummy, allowed in crossing} == {NOTHING}
     assert len(crossing) == 6
 
 
