@@ -103,9 +103,10 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     "tcp_dst": (IP, (f.IP_PROTO, 6)),
     "udp_dst": (IP, (f.IP_PROTO, 17)),
     "sctp_dst": (IP, (f.IP_PROTO, 132)),
-    "ct_ipv4_dst": (IP, TRACKED),
+    **dict.fromkeys(("ct_ipv4_dst", "ct_proto"), (IP, TRACKED)),
+    "ct_tp_dst": (IP, TRACKED, (f.CT_PROTO, 6)),
 }
-EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone"}
+EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone", "ct_proto"}
 LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
 
 
@@ -116,7 +117,9 @@ def matches(draw: st.DrawFn) -> Match:
     mask = field.full if field.name in EXACT_ONLY else draw(st.sampled_from([field.full, field.full & ~0xFF]))
     value = draw(st.integers(1, LARGEST.get(field.name, field.full))) & mask
     terms = [(field, value, mask), *PREREQUISITES.get(field.name, ())]
-    registers = draw(st.sets(st.sampled_from([f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.SOURCE_ZONE, f.TARGET_ZONE])))
+    registers = draw(
+        st.sets(st.sampled_from([f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT]))
+    )
     terms += [(part, draw(st.integers(0, (1 << part.width) - 1))) for part in registers if part.field != field]
     return match(*terms)  # type: ignore[arg-type]
 
@@ -171,6 +174,14 @@ ACTIONS: dict[str, tuple[Action, str]] = {
     "ct from an address": (
         Ct(7, Table.STATE, commit=True, nat=Nat("source", bytes([10, 0, 0, 9]))),
         "ct(commit,table=6,zone=7,nat(src=10.0.0.9))",
+    ),
+    "ct with a mark": (
+        Ct(7, Table.STATE, commit=True, mark=f.GRANT),
+        "ct(commit,table=6,zone=7,exec(move:NXM_NX_REG5[]->NXM_NX_CT_MARK[]))",
+    ),
+    "ct to an address with a mark": (
+        Ct(f.SOURCE_ZONE, commit=True, nat=Nat("destination", bytes([10, 0, 0, 9])), mark=f.GRANT),
+        "ct(commit,zone=NXM_NX_REG3[0..15],nat(dst=10.0.0.9),exec(move:NXM_NX_REG5[]->NXM_NX_CT_MARK[]))",
     ),
     "goto": (Goto(Table.STATE), "goto_table:6"),
 }

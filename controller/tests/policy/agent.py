@@ -4,7 +4,7 @@
 Each line on standard input is a JSON list of [address, protocol, port, source port or null]; the answer is one JSON
 line with, for each of them, what came back: [pod, address it saw], ["?", ""] for a ping, or null. The line "hold
 ADDRESS" opens a connection over which the server keeps talking, "listen" says how many bytes came over it within a
-second. Standard library only.
+second, "arrivals" how many IP packets come in within a few. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import sys
 from typing import cast
 
 TCP_PORTS, UDP_PORTS, TALKING_PORT = (80, 81), (53, 54), 82
-TICK_SECONDS, LISTEN_SECONDS = 0.05, 1.0
+ETHERTYPE_IP = 0x0800
+TICK_SECONDS, LISTEN_SECONDS, ARRIVAL_SECONDS = 0.05, 1.0, 2.5
 TRIES, WAIT_SECONDS, CONNECT_SECONDS = 3, 0.5, 1.6
 Answer = list[str] | None
 
@@ -147,6 +148,18 @@ class Held:
         return count
 
 
+async def arrivals() -> int:
+    """How many IP packets come in within a few seconds, whoever they are for: enough for TCP to send again."""
+    end, count = asyncio.get_running_loop().time() + ARRIVAL_SECONDS, 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPE_IP)) as sock:
+        while (left := end - asyncio.get_running_loop().time()) > 0:
+            sock.setblocking(False)
+            with contextlib.suppress(asyncio.TimeoutError):
+                _, place = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(sock, 2048), left)
+                count += place[2] != socket.PACKET_OUTGOING
+    return count
+
+
 async def main(name: str) -> None:
     """Serve, and try what the lines say, until the input ends."""
     await serve(name)
@@ -161,6 +174,8 @@ async def main(name: str) -> None:
             result = await held.open(line.split()[1])
         elif line.startswith("listen"):
             result = await held.listen()
+        elif line.startswith("arrivals"):
+            result = await arrivals()
         else:
             result = await asyncio.gather(*(try_one(*item) for item in json.loads(line)))
         print(json.dumps(result), flush=True)

@@ -320,6 +320,13 @@ class Fleet:
         del self.world.exports[export.service, export.to]
         self._change({"op": "delete", "table": "Export", "where": where})
 
+    def change_export(self, export: ExportPlan) -> None:
+        """Let an export give something else from now on."""
+        service, group = self._export_places(export)
+        where = [["service", "==", service], ["to_group", "==", group]]
+        self.world.exports[export.service, export.to] = export
+        self._change({"op": "update", "table": "Export", "where": where, "row": self._export_row(export)})
+
     def _change(self, operation: dict[str, object]) -> None:
         grow: dict[str, object] = {
             "op": "mutate",

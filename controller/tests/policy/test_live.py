@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from .agent import TALKING_PORT
 from .live import Fleet, dotted
 from .oracle import expected
 from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World, random_export, random_world
@@ -17,6 +18,8 @@ from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 PROBES: list[tuple[int, int | None]] = [(TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None)]
 SETTLE_SECONDS, RESTART_SECONDS, CLOSE_SECONDS = 0.7, 5.0, 0.5
+RESUME_SECONDS = 5.0
+"""Longer than TCP waits to send again what was lost meanwhile."""
 
 
 def check(fleet: Fleet, what: str) -> None:
@@ -83,12 +86,22 @@ def test_live_promises(tmp_path: Path) -> None:
         assert client.say(json.dumps(denied)) == [None] * 5
         assert fleet.asked() == asked
 
-        # An open connection survives the controller, and ends with its export.
+        # An open connection survives the controller, stops both ways with its port, and ends with its export.
         assert client.say(f"hold {service}") is True
         fleet.stop_controller()
         assert client.say("listen") > 5
         fleet.start_controller()
         time.sleep(RESTART_SECONDS)
+        assert client.say("listen") > 5
+        fleet.change_export(ExportPlan("a/s", "b", frozenset({(TCP, 80)}), direct=True))
+        time.sleep(SETTLE_SECONDS)
+        assert client.say("arrivals") == 0
+        talking = (TCP, TALKING_PORT)
+        fleet.change_export(ExportPlan("a/s", "b", frozenset({(TCP, 80), talking}), direct=True))
+        time.sleep(RESUME_SECONDS)
+        assert client.say("listen") > 5
+        fleet.change_export(ExportPlan("a/s", "b", frozenset({talking})))
+        time.sleep(SETTLE_SECONDS)
         assert client.say("listen") > 5
         fleet.remove_export(world.exports["a/s", "b"])
         time.sleep(SETTLE_SECONDS)

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Container
 
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.fields import BY_NAME, CT_INVALID, CT_TRACKED, Bits
+from qnet_controller.pipeline.fields import BY_NAME, CT_INVALID, CT_MARK, CT_TRACKED, Bits
 from qnet_controller.pipeline.tables import Table
 
 from .packets import ETH_ARP, ETH_IPV4, ICMP, SCTP, TCP, UDP
 
 TRANSPORT = {"tcp_dst": TCP, "tcp_src": TCP, "udp_dst": UDP, "udp_src": UDP, "sctp_dst": SCTP, "icmpv4_type": ICMP}
-READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst"})
+READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst",
+                       "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
 CT_NEW_EST_REL_RPL_NAT = 0x01 | 0x02 | 0x04 | 0x08 | 0x40 | 0x80
 MAX_BUCKET_ID = 0xFFFFFF00
 MAX_TIMEOUT = 0xFFFF
@@ -80,7 +81,7 @@ def _may_use(name: str, matched: dict[str, tuple[int, int]]) -> bool:
         return exact.get("eth_type") == ETH_IPV4 and exact.get("ip_proto") == TRANSPORT[name]
     if name in ("ip_proto", "ipv4_src", "ipv4_dst"):
         return exact.get("eth_type") == ETH_IPV4
-    if name == "ct_ipv4_dst":
+    if name in ("ct_ipv4_dst", "ct_proto", "ct_tp_dst"):
         value, mask = matched.get("ct_state", (0, 0))
         valid = bool(value & CT_NEW_EST_REL_RPL_NAT) or bool(
             value & CT_TRACKED and mask & CT_INVALID and not value & CT_INVALID
@@ -119,7 +120,9 @@ def _check_widths(action: m.Action) -> None:
                 raise Refused(f"OFPBAC_BAD_SET_LEN: {source.name} and {target.name} have different widths")
             if target.field.name in READ_ONLY:
                 raise Refused(f"OFPBAC_BAD_SET_ARGUMENT: {target.field.name} is read-only")
-        case m.Ct(zone=zone, nat=nat, commit=commit):
+        case m.Ct(zone=zone, nat=nat, commit=commit, mark=mark):
+            if mark is not None and (not commit or mark.width != CT_MARK.bits):
+                raise Refused("OFPBAC_BAD_ARGUMENT: a mark needs commit and 32 bits")
             if (zone.width if isinstance(zone, Bits) else zone.bit_length()) > 16:
                 raise Refused("ct zone does not fit 16 bits")
             if nat is not None and nat.kind != "lookup" and (not commit or len(nat.address) not in (4, 16)):

@@ -58,6 +58,7 @@ class Connection:
     expires: float
     answered: bool = False
     repeated: bool = False
+    mark: int = 0
     closing: int = 0  # bit 1: FIN of the opener, bit 2: FIN of the other side, 3: closed
 
     @property
@@ -70,7 +71,9 @@ class Tracked(NamedTuple):
     """What ct() wrote to the metadata of a packet, and whether the datapath dropped it instead."""
 
     state: int
-    original_target: int
+    original: Tuple | None = None
+    """What the opener sent, as far as there is a connection or could be one."""
+    mark: int = 0
     dropped: bool = False
 
 
@@ -94,8 +97,10 @@ class Conntrack:
         found = {id(c): c for (key, _), c in self._known.items() if zone is None or key == zone}
         return list(found.values())
 
-    def track(self, packet: Packet, zone: int, commit: bool, nat: Nat | None, now: float) -> Tracked:
-        """Look `packet` up, commit it if asked and new, and translate it in place."""
+    def track(
+        self, packet: Packet, zone: int, commit: bool, nat: Nat | None, now: float, mark: int | None = None
+    ) -> Tracked:
+        """Look `packet` up, commit it if asked and new, and translate it in place; `mark` is written if committed."""
         if packet.ip_proto == ICMP and packet.icmp_type == UNREACHABLE:
             return self._related(packet, zone, nat, now)
         key = tuple_of(packet)
@@ -105,18 +110,20 @@ class Conntrack:
             connection = None
         if connection is None:
             if not _may_open(packet):
-                return Tracked(CT_TRACKED | CT_INVALID, 0)
+                return Tracked(CT_TRACKED | CT_INVALID)
             if not commit:
-                return Tracked(CT_TRACKED | CT_NEW, key.target)
+                return Tracked(CT_TRACKED | CT_NEW, key)
             connection = self._commit(zone, key, nat, now)
             if connection is None:
-                return Tracked(CT_TRACKED | CT_NEW, key.target, dropped=self.datapath == "system")
+                return Tracked(CT_TRACKED | CT_NEW, key, dropped=self.datapath == "system")
             state = CT_TRACKED | CT_NEW
         else:
             state = CT_TRACKED | self._advance(connection, key, packet, now)
         if nat and (commit or self.datapath == "netdev" or not state & CT_NEW):
             state |= _translate(packet, connection, key)
-        return Tracked(state, connection.forward.target)
+        if commit and mark is not None:
+            connection.mark = mark
+        return Tracked(state, connection.forward, connection.mark)
 
     def _find(self, zone: int, key: Tuple, now: float) -> Connection | None:
         connection = self._known.get((zone, key))
@@ -183,7 +190,7 @@ class Conntrack:
         quoted = tuple_of(packet.inner)
         connection = self._find(zone, quoted.reversed(), now)
         if connection is None:
-            return Tracked(CT_TRACKED | CT_INVALID, 0)
+            return Tracked(CT_TRACKED | CT_INVALID)
         state = CT_TRACKED | CT_RELATED
         reply = quoted.reversed() == connection.reverse
         if reply:
@@ -197,7 +204,7 @@ class Conntrack:
             if packet.ipv4_src == quoted.target:
                 packet.ipv4_src = before.target
             state |= CT_DESTINATION_NAT
-        return Tracked(state, connection.forward.target)
+        return Tracked(state, connection.forward, connection.mark)
 
 
 def _may_open(packet: Packet) -> bool:

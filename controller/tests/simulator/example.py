@@ -2,7 +2,8 @@
 """A small fixed fleet to show flows of: docs/design/pipeline.md is made from it.
 
 Network `prod`. Group `fop` has the service `image` (two pods, Service IP 10.96.0.10) and `entry` (one pod). Group
-`alice` has `resize` (one pod), which is exported to `fop` with its pods and TCP port 80. Group `bob` has `crop`.
+`alice` has `resize` (one pod), which is exported to `fop` with its pods and TCP port 80. Group `bob` has `crop`, and
+`fop/image` is exported to it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from . import packets as p
 from .fabric import Fabric, open_session
 
 VTEPS = {"h1": 0xC0A80001, "h2": 0xC0A80002}
-IMAGE_IP, RESIZE_IP = 0x0A60000A, 0x0A60000B
+IMAGE_IP, RESIZE_IP, NOBODY = 0x0A60000A, 0x0A60000B, 0x0A0A0007
 
 
 def _bytes(address: int) -> bytes:
@@ -49,6 +50,7 @@ INTENT: tuple[o.Object, ...] = (
     o.ServiceIP("main", "fop/image", "prod", _bytes(IMAGE_IP)),
     o.ServiceIP("main", "alice/resize", "prod", _bytes(RESIZE_IP)),
     o.Export("alice/resize", "fop", frozenset({o.PortRule(6, 80)}), direct=True),
+    o.Export("fop/image", "bob"),
     *(pod for pod, _ in PODS.values()),
 )
 
@@ -61,12 +63,13 @@ def example() -> Fabric:
     fabric.apply(INTENT)
     for pod, host in PODS.values():
         fabric.plug(pod, host)
-    entry, image = PODS["fop/entry-1"][0], PODS["fop/image-2"][0]
+    entry, image, crop = (PODS[key][0] for key in ("fop/entry-1", "fop/image-2", "bob/crop-1"))
     for sport in range(10):
+        open_session(fabric, crop, 0x0A0A0006, IMAGE_IP, p.TCP, 3000 + sport, 80)
         open_session(fabric, entry, 0x0A0A0002, IMAGE_IP, p.TCP, 1000 + sport, 80)
     open_session(fabric, entry, 0x0A0A0002, RESIZE_IP, p.TCP, 2000, 80)
     open_session(fabric, entry, 0x0A0A0002, 0x0A0A0005, p.TCP, 2001, 80)
-    open_session(fabric, entry, 0x0A0A0002, 0x0A0A0006, p.TCP, 2002, 80)
+    open_session(fabric, entry, 0x0A0A0002, NOBODY, p.TCP, 2002, 80)
     open_session(fabric, image, 0x0A0A0004, 0x0A0A0002, p.TCP, 2003, 80)
     stranger = {"tun_id": 100, "tun_src": 0x01020304, "tun_dst": VTEPS["h1"]}
     fabric.inject(fabric.nodes["h1"], 1, p.tcp(0x0A0A0006, 1, 0x0A0A0002, 80, p.SYN), stranger)

@@ -37,6 +37,12 @@ REFUSALS: dict[str, tuple[m.Flow, str]] = {
         _flow(m.match(), m.Move(f.whole(f.IPV4_SRC), f.whole(f.REG4))),
         "OFPBAC_MATCH_INCONSISTENT",
     ),
+    "mark without commit": (_flow(m.match(IP), m.Ct(1, mark=f.GRANT)), "OFPBAC_BAD_ARGUMENT"),
+    "mark outside of ct": (_flow(m.match(IP), m.Set(f.whole(f.CT_MARK), 1)), "OFPBAC_BAD_SET_ARGUMENT"),
+    "original port of what may be invalid": (
+        _flow(m.match(IP, (f.CT_STATE, 0x20, 0x20), (f.CT_PROTO, 6), (f.CT_TP_DST, 80))),
+        "OFPBMC_BAD_PREREQ",
+    ),
     "unknown group": (_flow(m.match(), m.UseGroup(9)), "OFPBAC_BAD_OUT_GROUP"),
     "unknown meter": (_flow(m.match(), m.UseMeter(9), m.ToController()), "OFPMMFC_INVALID_METER"),
 }

@@ -384,7 +384,8 @@ class Switch:
         if flight.packet.eth_type != ETH_IPV4:
             raise Refused("ct() on a packet that is not IPv4")
         zone = flight.read(action.zone) if isinstance(action.zone, Bits) else action.zone
-        result = self.conntrack.track(flight.packet, zone, action.commit, action.nat, self._clock())
+        mark = flight.read(action.mark) if action.mark is not None else None
+        result = self.conntrack.track(flight.packet, zone, action.commit, action.nat, self._clock(), mark)
         if result.dropped:
             flight.trace.append(f"{self.datapath_id:x} ct(zone={zone}): dropped for a clash")
             return False
@@ -394,7 +395,11 @@ class Switch:
             flight.states.append(result.state)
         flight.meta["ct_state"] = result.state if known else 0
         flight.meta["ct_zone"] = zone if known else 0
-        flight.meta["ct_ipv4_dst"] = result.original_target if known else 0
+        flight.meta["ct_mark"] = result.mark if known else 0
+        original = result.original if known else None
+        flight.meta["ct_ipv4_dst"] = original.target if original else 0
+        flight.meta["ct_proto"] = original.protocol if original else 0
+        flight.meta["ct_tp_dst"] = original.dport & 0xFFFF if original else 0
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from qnet_controller.decide.decide import Kind, Origin, Question, Verdict, backends, decide
+from qnet_controller.decide.decide import DIRECT, TUNNEL, Kind, Origin, Question, Verdict, backends, decide
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
 
@@ -60,7 +60,8 @@ def test_without_an_export_nothing_passes() -> None:
 
 def test_an_export_opens_the_service_ip_and_lets_answers_back() -> None:
     model = build(o.Export("b/s", "a"))
-    assert ask(model, A, SIP_B) == Verdict(Kind.SERVICE, "export b/s->a")
+    verdict = ask(model, A, SIP_B)
+    assert verdict == Verdict(Kind.SERVICE, "export b/s->a", grant=verdict.grant)
     assert ask(model, A, POD_B).kind is Kind.DROP
     for origin in Origin:
         assert ask(model, B, POD_A, origin).kind is Kind.REPLIES
@@ -70,7 +71,7 @@ def test_an_export_opens_the_service_ip_and_lets_answers_back() -> None:
 
 def test_the_receiving_host_lets_in_what_was_balanced() -> None:
     model = build(o.Export("b/s", "a"))
-    assert ask(model, A, POD_B, Origin.TUNNEL).kind is Kind.ALLOW
+    assert ask(model, A, POD_B, Origin.TUNNEL).kind is Kind.SERVICE
     assert ask(model, A, SIP_B, Origin.TUNNEL).kind is Kind.DROP
     assert ask(model, C, POD_B, Origin.TUNNEL).kind is Kind.DROP
 
@@ -83,7 +84,8 @@ def test_an_export_of_a_service_without_service_ip_opens_nothing_unless_direct()
 
 def test_direct_opens_the_pods_too() -> None:
     model = build(o.Export("b/s", "a", direct=True))
-    assert ask(model, A, POD_B).kind is Kind.ALLOW
+    for origin in Origin:
+        assert ask(model, A, POD_B, origin).kind is Kind.ALLOW
     assert ask(model, A, SIP_B).kind is Kind.SERVICE
 
 
@@ -91,10 +93,52 @@ def test_direct_opens_the_pods_too() -> None:
 def test_ports_open_no_more_than_they_name(direct: bool) -> None:
     ports = frozenset({TCP_80, UDP_53, PING})
     model = build(o.Export("b/s", "a", ports, direct=direct))
-    assert ask(model, A, SIP_B) == Verdict(Kind.DROP, "export b/s->a", ports, Kind.SERVICE)
-    assert not ask(model, A, SIP_B).refused
-    assert ask(model, A, POD_B, Origin.TUNNEL) == Verdict(Kind.DROP, "export b/s->a", ports, Kind.ALLOW)
+    kind = Kind.ALLOW if direct else Kind.SERVICE
+    for verdict, wanted in (
+        (ask(model, A, SIP_B), Kind.SERVICE), (ask(model, A, POD_B, Origin.TUNNEL), kind),
+    ):  # fmt: skip
+        assert verdict == Verdict(Kind.DROP, "export b/s->a", ports, wanted, verdict.grant)
+        assert not verdict.refused
     assert (ask(model, A, POD_B).ports == ports) is direct
+
+
+def granted(model: Model, group: int, address: bytes, origin: Origin = Origin.POD) -> str | None:
+    grant = ask(model, group, address, origin).grant
+    return grant.name if grant else None
+
+
+def test_each_way_of_an_export_is_a_grant_of_its_own() -> None:
+    model = build(o.Export("b/s", "a", direct=True), o.Export("c/s", "a", direct=True))
+    names = [
+        granted(model, A, SIP_B), granted(model, A, POD_B), granted(model, A, POD_B, Origin.TUNNEL),
+        granted(model, A, POD_C), granted(model, A, POD_C, Origin.TUNNEL),
+    ]  # fmt: skip
+    assert None not in names
+    assert len(set(names)) == len(names)
+    for address in (POD_A2, SIP_A):
+        assert granted(model, A, address) is None
+    for change in (o.Export("b/s", "a", frozenset({TCP_80}), direct=True), o.Export("b/s", "a", frozenset({PING}))):
+        model.apply([change])
+        assert granted(model, A, SIP_B) == names[0]
+        assert granted(model, A, POD_B, Origin.TUNNEL) == names[2]
+    assert granted(model, A, POD_B) is None
+    model.apply([o.Removed(o.ServiceIP, "b/s:main"), o.ServiceIP("main", "b/s", "red", bytes([10, 1, 0, 9]))])
+    assert granted(model, A, bytes([10, 1, 0, 9])) not in (None, names[0])
+
+
+def test_what_may_be_answered_is_what_may_be_opened() -> None:
+    model = build(o.Export("b/s", "a", frozenset({TCP_80})), o.Export("c/s", "a"), o.Export("a/s", "b"))
+    for origin in Origin:
+        answers = ask(model, B, POD_A, origin).answers
+        opens = {granted(model, A, SIP_B), granted(model, A, POD_B, Origin.TUNNEL)}
+        assert {grant.name for grant in answers} == opens
+        assert {grant.export.ports for grant in answers} == {frozenset({TCP_80})}
+        assert ask(model, C, POD_A, origin).refused, "nothing opens a connection to c"
+        assert not ask(model, A, POD_A2, origin).answers
+    model.apply([o.Export("b/s", "a", direct=True)])
+    assert granted(model, A, POD_B) in {grant.name for grant in ask(model, B, POD_A).answers}
+    model.apply([o.Removed(o.ServiceIP, "b/s:main")])
+    assert {grant.way for grant in ask(model, B, POD_A).answers} == {DIRECT, TUNNEL}
 
 
 def test_with_ports_one_way_and_answers_the_other_way() -> None:

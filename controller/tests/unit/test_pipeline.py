@@ -41,7 +41,7 @@ def test_impossible_matches_are_refused(terms: list[tuple[f.Field | f.Bits, int]
 
 
 def test_registers_do_not_overlap() -> None:
-    parts = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE)
+    parts = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT)
     for one, other in itertools.combinations(parts, 2):
         assert one.field != other.field or not one.mask & other.mask
 
@@ -100,7 +100,7 @@ def test_every_flow_of_the_example_names_its_object() -> None:
         for kind, keys in (
             ("pod", ("fop/entry-1", "fop/image-1", "fop/image-2", "alice/resize-1", "bob/crop-1")),
             ("service_ip", ("fop/image:main", "alice/resize:main")),
-            ("export", ("alice/resize->fop",)),
+            ("export", ("alice/resize->fop", "fop/image->bob")),
             ("group", ("fop",)),
             ("vtep", ("01020304",)),
         )

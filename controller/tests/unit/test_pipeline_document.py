@@ -55,11 +55,18 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
     ),
     Table.PLAN: (
         "May this group talk to this destination, and how? One flow for each pair (source group, destination) that was "
-        "asked for, with the decision's kind. Allowing flows go when idle, refusing ones after a fixed time; both are "
-        "corrected at once when the intent changes.",
+        "asked for, with the decision's kind and, for another group's, the number of the grant that new connections "
+        "remember. Allowing flows go when idle, refusing ones after a fixed time; both are corrected at once when the "
+        "intent changes.",
         (
             Sample(100, "kind=open", "Pods of one group reach each other; conntrack only undoes Service IPs."),
             Sample(100, "kind=replies", "The other side may open connections to this one: only answers pass."),
+            Sample(
+                100,
+                "origin=tunnel → kind=service",
+                "What comes for a pod whose Service IP is exported, though not its own address: the sender's host has "
+                "balanced it.",
+            ),
             Sample(100, "kind=service", "A Service IP that the group may use on every port."),
             Sample(100, "to ports", "The export names ports: those decide next, and everything else is refused."),
             Sample(100, "hard_timeout", "A refused pair does not ask again until the time is over."),
@@ -85,7 +92,6 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
                 "A pod that calls a Service IP it backs itself: first the zone for what comes back to it.",
             ),
             Sample(90, "kind=direct", "Traffic of a group without Service IPs needs no conntrack."),
-            Sample(80, "kind=service", "What a tunnel brings was balanced by its sender: no Service IP arrives here."),
             Sample(70, "origin=tunnel", "What a tunnel brings is tracked in the receiver's zone, at the end."),
             Sample(60, "ct(", "The sender's zone; the number of the zone is the number of the pod's port."),
         ),
@@ -107,12 +113,17 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(105, "+inv", "Pods of one group may send anything, also what conntrack cannot place."),
             Sample(100, "+inv", "For all others what conntrack cannot place is dropped."),
             Sample(
+                95,
+                "ct_mark=",
+                "Answers, and errors about what the other side sent: while the grant that their connection was opened "
+                "by stands. An export that names ports has one such flow for each of them.",
+            ),
+            Sample(
                 90,
                 "+dnat",
                 "A balanced connection goes on to a pod of the service; to nobody else who may have its address.",
             ),
             Sample(90, "kind=open or allow", "Connections that are open, and errors about them."),
-            Sample(90, "kind=replies", "Answers, and errors about what the other side sent."),
             Sample(80, "commit", "A pod opens a connection: committed in its zone."),
         ),
     ),
@@ -141,8 +152,12 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         (
             Sample(105, "+inv", "Within a group, also what conntrack cannot place."),
             Sample(100, "+inv", "For all others it is dropped."),
-            Sample(95, "+est", "Answers to what this pod has opened itself."),
-            Sample(95, "+rel", "Errors about what this pod has sent."),
+            Sample(
+                95,
+                "ct_mark=",
+                "Answers to what this pod has opened itself, and errors about what it has sent: by the grant of their "
+                "connection, as above.",
+            ),
             Sample(90, "+est", "Open connections, as long as the pair is allowed."),
             Sample(90, "+rel", "Errors about open connections."),
             Sample(80, "+new", "New connections that the pair's kind lets in; the receiver's zone learns them."),

@@ -214,10 +214,22 @@ def test_destination_nat_is_undone_in_answers(ct: Conntrack) -> None:
     answer = p.udp(B, 53, A, 1)
     result = ct.track(answer, 1, False, LOOKUP, 0)
     assert result.state & (TRK | EST | RPL) == TRK | EST | RPL
-    assert (answer.ipv4_src, result.original_target) == (V, V)
+    assert result.original is not None
+    assert (answer.ipv4_src, result.original.target, result.original.dport) == (V, V, 53)
     later = p.udp(A, 1, V, 53)
     look(ct, later, nat=LOOKUP)
     assert later.ipv4_dst == B
+
+
+def test_a_connection_keeps_its_mark_until_it_is_committed_again(ct: Conntrack) -> None:
+    packet, answer = p.udp(A, 1, B, 53), p.udp(B, 53, A, 1)
+    assert ct.track(packet, 1, True, None, 0, 7).mark == 7
+    assert ct.track(packet, 1, True, None, 0).mark == 7
+    assert ct.track(answer, 1, False, None, 0, 9).mark == 7
+    assert ct.track(p.unreachable(packet), 1, False, None, 0).mark == 7
+    assert ct.track(packet, 2, False, None, 0).mark == 0
+    assert ct.track(packet, 1, True, None, 0, 8).mark == 8
+    assert ct.track(answer, 1, False, None, 0).mark == 8
 
 
 def test_the_source_port_moves_when_the_tuple_is_taken(ct: Conntrack) -> None:

@@ -8,6 +8,7 @@ docs/design/architecture.md; both ends of a connection ask, and neither trusts t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -27,8 +28,10 @@ class Kind(IntEnum):
     """How packets of a pair are treated. The values are carried in a register and appear in traces.
 
     DROP: nothing passes. DIRECT: everything passes, without conntrack. OPEN: everything passes; conntrack only undoes
-    the translation of Service IPs. ALLOW: new connections and their answers. SERVICE: the destination is a Service IP;
-    new connections are balanced. REPLIES: only answers to connections that the other side opened.
+    the translation of Service IPs. ALLOW: everything that belongs to a connection, whoever opened it. SERVICE: new
+    connections over a Service IP; on the caller's host they are balanced. REPLIES: nothing of its own.
+
+    Answers to what the other side has opened pass besides, for all kinds but DROP: see `Grant`.
     """
 
     DROP = 0
@@ -48,17 +51,41 @@ class Question(NamedTuple):
     address: Address
 
 
+DIRECT = "direct"
+TUNNEL = "tunnel"  # at the receiver, which cannot tell a balanced packet from a direct one
+
+
+class Grant(NamedTuple):
+    """One way in which an export lets connections be opened: over a Service IP, DIRECT, or out of a TUNNEL.
+
+    Every connection remembers the grant that it was opened by, and answers pass while that grant stands and the
+    export still has the connection's port.
+    """
+
+    export: Export
+    way: str
+
+    @property
+    def name(self) -> str:
+        """What is remembered. Without the ports: changing those ends no connection to a port that stays."""
+        return f"{self.export.key} {self.way}"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer: `kind` for the pair, and `ports`, which are treated as `ports_kind` instead.
 
     `because` names the object that decides, as in a cookie: `export a/b->c`, `service a/b`, `pod a/p`, `group a`.
+    `grant` is what new connections are opened by, none within a group. `answers` are the grants by which the other
+    side opens connections that this one may answer.
     """
 
     kind: Kind
     because: str
     ports: frozenset[PortRule] = frozenset()
     ports_kind: Kind = Kind.DROP
+    grant: Grant | None = None
+    answers: tuple[Grant, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -83,42 +110,60 @@ def _to_service_ip(model: Model, origin: Origin, group: SecurityGroup, target: S
         return Verdict(Kind.DROP, f"service_ip {target.key}")
     if target.service.partition("/")[0] == group.name:
         return Verdict(Kind.SERVICE, f"service_ip {target.key}")
-    export = _export(model, target.service, group.name, now)
-    if export is None:
-        return Verdict(Kind.DROP, f"service_ip {target.key}")
-    return _granted(export, Kind.SERVICE, Kind.DROP)
+    grant = _grant(model, target.service, group.name, _over(target), now)
+    return _granted(grant, Kind.SERVICE) if grant else Verdict(Kind.DROP, f"service_ip {target.key}")
 
 
 def _to_pod(model: Model, origin: Origin, group: SecurityGroup, target: Pod, now: float) -> Verdict:
     if target.group == group.name:
         shared = model.has_service_ip(group.name, target.network)
         return Verdict(Kind.OPEN if shared else Kind.DIRECT, f"group {group.name}")
-    answers = _answers(model, group.name, target.group, now)
-    otherwise = Kind.REPLIES if answers else Kind.DROP
-    export = _export(model, target.service, group.name, now)
-    # The receiving host cannot tell a balanced packet from a direct one: the sending host has told them apart.
-    balanced = origin is Origin.TUNNEL and bool(model.service_ips_of.get(target.service))
-    if export is not None and (export.direct or balanced):
-        return _granted(export, Kind.ALLOW, otherwise)
-    return Verdict(otherwise, f"export {answers.key}" if answers else f"pod {target.key}")
+    answers = tuple(_answers(model, group.name, target.group, now))
+    grant = _grant(model, target.service, group.name, TUNNEL if origin is Origin.TUNNEL else DIRECT, now)
+    if grant is not None:
+        # What may only have been balanced is no leave to send to the pod: the sending host has told them apart.
+        return _granted(grant, Kind.ALLOW if grant.export.direct else Kind.SERVICE, answers)
+    because = f"export {answers[0].export.key}" if answers else f"pod {target.key}"
+    return Verdict(_otherwise(answers), because, answers=answers)
 
 
-def _granted(export: Export, kind: Kind, otherwise: Kind) -> Verdict:
-    because = f"export {export.key}"
-    if not export.ports:
-        return Verdict(kind, because)
-    return Verdict(otherwise, because, export.ports, kind)
+def _granted(grant: Grant, kind: Kind, answers: tuple[Grant, ...] = ()) -> Verdict:
+    because, ports = f"export {grant.export.key}", grant.export.ports
+    if not ports:
+        return Verdict(kind, because, grant=grant, answers=answers)
+    return Verdict(_otherwise(answers), because, ports, kind, grant, answers)
 
 
-def _export(model: Model, service: str, to_group: str, now: float) -> Export | None:
+def _otherwise(answers: tuple[Grant, ...]) -> Kind:
+    return Kind.REPLIES if answers else Kind.DROP
+
+
+def _grants(model: Model, service: str, to_group: str, now: float) -> Iterator[Grant]:
+    """What the export of a service to a group grants now."""
     export = model.exports.get(f"{service}->{to_group}")
-    return export if export and export.valid(now) else None
+    if export is None or not export.valid(now):
+        return
+    addresses = [model.service_ips[key] for key in sorted(model.service_ips_of.get(service, ()))]
+    for address in addresses:
+        yield Grant(export, _over(address))
+    if export.direct:
+        yield Grant(export, DIRECT)
+    if export.direct or addresses:
+        yield Grant(export, TUNNEL)
 
 
-def _answers(model: Model, group: str, other: str, now: float) -> Export | None:
-    """The export, if any, that lets pods of `other` open connections to pods of `group`."""
-    valid = (_export(model, service, other, now) for service in sorted(model.services_of.get(group, ())))
-    return next((export for export in valid if export), None)
+def _grant(model: Model, service: str, to_group: str, way: str, now: float) -> Grant | None:
+    return next((grant for grant in _grants(model, service, to_group, now) if grant.way == way), None)
+
+
+def _answers(model: Model, group: str, other: str, now: float) -> Iterator[Grant]:
+    """The grants by which pods of `other` may open connections to pods of `group`."""
+    for service in sorted(model.services_of.get(group, ())):
+        yield from _grants(model, service, other, now)
+
+
+def _over(target: ServiceIP) -> str:
+    return f"{target.key} {target.address.hex()}"
 
 
 def backends(model: Model, target: ServiceIP) -> list[Pod]:

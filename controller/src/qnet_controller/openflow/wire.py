@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from struct import Struct
 
-from ..pipeline.fields import IN_PORT, Bits, Field
+from ..pipeline.fields import CT_MARK, IN_PORT, Bits, Field, whole
 from ..pipeline.messages import (
     Action,
     Actions,
@@ -153,7 +153,10 @@ def _ct(action: Ct) -> bytes:
         source, zone = 0, action.zone
     table = _CT_NO_TABLE if action.table is None else int(action.table)
     body = _NX_CT.pack(_CT_COMMIT if action.commit else 0, source, zone, table, 0)
-    return _nicira(_NX_CT_SUBTYPE, body + (_nat(action.nat) if action.nat else b""))
+    nested = _nat(action.nat) if action.nat else b""
+    if action.mark is not None:
+        nested += _move(Move(action.mark, whole(CT_MARK)))
+    return _nicira(_NX_CT_SUBTYPE, body + nested)
 
 
 def _nat(nat: Nat) -> bytes:

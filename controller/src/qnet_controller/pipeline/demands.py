@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..decide.decide import Kind, Origin, Question, Verdict, backends, decide
+from ..decide.decide import Grant, Kind, Origin, Question, Verdict, backends, decide
 from ..model.model import HOSTS, Model, Touch
 from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
 from .fields import (
@@ -19,14 +19,18 @@ from .fields import (
     CT_ESTABLISHED,
     CT_INVALID,
     CT_IPV4_DST,
+    CT_MARK,
     CT_NEW,
+    CT_PROTO,
     CT_RELATED,
     CT_REPLY,
     CT_STATE,
+    CT_TP_DST,
     CT_TRACKED,
     CT_ZONE,
     ETH_TYPE,
     ETH_TYPE_IPV4,
+    GRANT,
     HAIRPIN,
     HAIRPIN_ZONE,
     IN_PORT,
@@ -38,12 +42,14 @@ from .fields import (
     SCTP_DST,
     SOURCE_GROUP,
     SOURCE_ZONE,
+    TARGET_ZONE,
     TCP_DST,
     TUN_DST,
     TUN_ID,
     TUN_SRC,
     UDP_DST,
     VNI,
+    Bits,
     Field,
     whole,
 )
@@ -58,6 +64,7 @@ from .messages import (
     Group,
     Nat,
     Output,
+    OutputTo,
     Set,
     UseGroup,
     flow,
@@ -172,7 +179,7 @@ class Compiler:
         program.depends |= {("address", (network.name, pair.address)), ("network", network.name)}
         program.depends.add(("source", pair.group))
         program.add_root(self._plan_flow(pair, verdict))
-        program.add(*self._port_flows(pair, verdict))
+        program.add(*self._port_flows(pair, verdict), *_answer_flows(pair, verdict))
         owner = self.model.owner.get((network.name, pair.address))
         if owner is not None:
             program.depends.add(("exports", owner.service))
@@ -193,9 +200,10 @@ class Compiler:
                 Table.PLAN, 100, asked, (), Feature.REFUSED, verdict.because,
                 hard=self.settings.drop_timeout_seconds, notify=True,
             )  # fmt: skip
-        then = Goto(Table.PORTS if verdict.ports else Table.TRACK)
+        opened_by = (Set(GRANT, grant_number(verdict.grant)),) if verdict.grant else ()
+        then = (Set(KIND, verdict.kind), *opened_by, Goto(Table.PORTS if verdict.ports else Table.TRACK))
         return flow(
-            Table.PLAN, 100, asked, (Set(KIND, verdict.kind), then), Feature.PLAN, verdict.because,
+            Table.PLAN, 100, asked, then, Feature.PLAN, verdict.because,
             idle=self.settings.idle_timeout_seconds, notify=True,
         )  # fmt: skip
 
@@ -364,9 +372,33 @@ class Compiler:
         )  # fmt: skip
 
 
+def grant_number(grant: Grant) -> int:
+    """The number by which connections remember a grant; never 0, which is for those that need none."""
+    return object_hash(f"grant {grant.name}") or 1
+
+
+def _answer_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
+    """Let answers pass whose connection was opened by a grant that stands; the same flows for all pairs of a group."""
+    tables: list[tuple[Table, Goto | OutputTo]] = [(Table.DELIVERY, OutputTo(TARGET_ZONE))]
+    if pair.origin is Origin.POD:
+        tables.append((Table.STATE, Goto(Table.LOCATION)))
+    for grant in verdict.answers:
+        # The port is that of the connection's first packet, before translation, in the direction of the opener.
+        rules: list[PortRule | None] = [*sorted(grant.export.ports, key=_rule_order)]
+        for rule in rules or [None]:
+            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, pair.group), (CT_MARK, grant_number(grant))]
+            if rule is not None:
+                terms.append((CT_PROTO, rule.protocol))
+            if rule is not None and rule.port is not None:
+                terms.append((CT_TP_DST, rule.port))
+            asked = match(_IP, state(CT_REPLY), *terms)
+            for table, then in tables:
+                yield flow(table, 95, asked, (then,), Feature.ANSWERS, f"export {grant.export.key}")
+
+
 def _bucket(pod: Pod, address: Address) -> Bucket:
     # The address is unique in the network and stays with the pod, so a bucket keeps its id as others come and go.
-    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address))
+    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address), mark=GRANT)
     return Bucket(_number(address), pod.weight, (translate,))
 
 

@@ -64,17 +64,21 @@ ARP_THA = Field("arp_tha", 48)
 CT_STATE = Field("ct_state", 32)
 CT_ZONE = Field("ct_zone", 16)
 CT_IPV4_DST = Field("ct_ipv4_dst", 32)
+CT_PROTO = Field("ct_proto", 8)
+CT_TP_DST = Field("ct_tp_dst", 16)
+CT_MARK = Field("ct_mark", 32)
 
 REG0 = Field("reg0", 32)
 REG1 = Field("reg1", 32)
 REG2 = Field("reg2", 32)
 REG3 = Field("reg3", 32)
 REG4 = Field("reg4", 32)
+REG5 = Field("reg5", 32)
 
 ALL: tuple[Field, ...] = (
     IN_PORT, TUN_ID, TUN_SRC, TUN_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO, IPV4_SRC, IPV4_DST,
     TCP_DST, UDP_DST, SCTP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, CT_STATE, CT_ZONE, CT_IPV4_DST,
-    REG0, REG1, REG2, REG3, REG4,
+    CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
 )  # fmt: skip
 BY_NAME: dict[str, Field] = {field.name: field for field in ALL}
 
@@ -87,6 +91,7 @@ ORIGIN = Bits("origin", REG2, 8, 1)  # 0: a pod of this host, 1: the tunnel
 HAIRPIN = Bits("hairpin", REG2, 9, 1)
 SOURCE_ZONE = Bits("source_zone", REG3, 0, 16)  # the sending pod's OpenFlow port; 0 from the tunnel
 TARGET_ZONE = Bits("target_zone", REG4, 0, 16)  # the receiving pod's OpenFlow port
+GRANT = Bits("grant", REG5, 0, 32)  # by what a connection is opened; 0 within a group. Connections keep it in ct_mark
 
 ETH_TYPE_IPV4 = 0x0800
 ETH_TYPE_ARP = 0x0806

@@ -25,6 +25,7 @@ from .fields import (
     ETH_TYPE,
     ETH_TYPE_ARP,
     ETH_TYPE_IPV4,
+    GRANT,
     HAIRPIN,
     IN_PORT,
     IPV4_DST,
@@ -72,10 +73,10 @@ _IP = (ETH_TYPE, ETH_TYPE_IPV4)
 _ARP = (ETH_TYPE, ETH_TYPE_ARP)
 
 
-def state(plus: int) -> tuple[Field, int, int]:
-    """A match term: tracked, and all of the given ct_state bits set."""
+def state(plus: int, minus: int = 0) -> tuple[Field, int, int]:
+    """A match term: tracked, all of the ct_state bits `plus` set, and none of the bits `minus`."""
     wanted = CT_TRACKED | plus
-    return (CT_STATE, wanted, wanted)
+    return (CT_STATE, wanted, wanted | minus)
 
 
 def frame(tunnel_port: int | None) -> Iterator[Flow]:
@@ -101,25 +102,22 @@ def _track() -> Iterator[Flow]:
     to_location = Goto(Table.LOCATION)
     yield _static(table, 100, match((KIND, Kind.DROP)))
     yield _static(table, 90, match((KIND, Kind.DIRECT)), to_location)
-    yield _static(table, 80, match((ORIGIN, Origin.TUNNEL), (KIND, Kind.SERVICE)))
     yield _static(table, 70, match((ORIGIN, Origin.TUNNEL)), to_location)
     yield _static(table, 60, match(_IP), Ct(SOURCE_ZONE, Table.SERVICE, nat=Nat("lookup")))
 
 
 def _state() -> Iterator[Flow]:
-    """Judge by the sender's connection; pods and Service IPs add flows of their own for what may be opened."""
+    """Judge by the sender's connection; pods, Service IPs and exports add what may be opened and answered."""
     table = Table.STATE
     to_location = Goto(Table.LOCATION)
     yield _static(table, 105, match((KIND, Kind.OPEN), _IP, state(CT_INVALID)), to_location)
     yield _static(table, 100, match(_IP, state(CT_INVALID)))
-    yield _static(table, 90, match((KIND, Kind.REPLIES), _IP, state(CT_ESTABLISHED | CT_REPLY)), to_location)
-    yield _static(table, 90, match((KIND, Kind.REPLIES), _IP, state(CT_RELATED | CT_REPLY)), to_location)
     yield _static(table, 90, match((KIND_OPENS, 1), _IP, state(CT_ESTABLISHED)), to_location)
     yield _static(table, 90, match((KIND_OPENS, 1), _IP, state(CT_RELATED)), to_location)
 
 
 def _delivery() -> Iterator[Flow]:
-    """Judge by the receiver's connection, then hand over."""
+    """Judge by the receiver's connection, then hand over; exports add what may be answered."""
     hand_over = OutputTo(TARGET_ZONE)
     yield _static(Table.EGRESS, 100, match((HAIRPIN, 1)), Output(PORT_IN_PORT))
     yield _static(Table.EGRESS, 90, match((KIND, Kind.DIRECT)), hand_over)
@@ -127,12 +125,12 @@ def _delivery() -> Iterator[Flow]:
     table = Table.DELIVERY
     yield _static(table, 105, match((KIND, Kind.OPEN), _IP, state(CT_INVALID)), hand_over)
     yield _static(table, 100, match(_IP, state(CT_INVALID)))
-    yield _static(table, 95, match(_IP, state(CT_ESTABLISHED | CT_REPLY)), hand_over)
-    yield _static(table, 95, match(_IP, state(CT_RELATED | CT_REPLY)), hand_over)
+    commit = Ct(TARGET_ZONE, commit=True, mark=GRANT)
     for kind in (Kind.OPEN, Kind.ALLOW, Kind.SERVICE):
-        yield _static(table, 90, match((KIND, kind), _IP, state(CT_ESTABLISHED)), hand_over)
-        yield _static(table, 90, match((KIND, kind), _IP, state(CT_RELATED)), hand_over)
-        yield _static(table, 80, match((KIND, kind), _IP, state(CT_NEW)), Ct(TARGET_ZONE, commit=True), hand_over)
+        minus = CT_REPLY if kind is Kind.SERVICE else 0
+        yield _static(table, 90, match((KIND, kind), _IP, state(CT_ESTABLISHED, minus)), hand_over)
+        yield _static(table, 90, match((KIND, kind), _IP, state(CT_RELATED, minus)), hand_over)
+        yield _static(table, 80, match((KIND, kind), _IP, state(CT_NEW)), commit, hand_over)
 
 
 def pod_flows(pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool) -> Iterator[Flow]:
@@ -175,7 +173,8 @@ def pod_flows(pod: Pod, group_number: int, network: Network, location: Location,
         )
         # A pod that probes for or announces its own address gets no answer: an answer would mean a duplicate.
         yield own(Table.ADMISSION, 210, match(*sender, _ARP, (ARP_SHA, mac), (ARP_TPA, address)))
-        opens = Ct(SOURCE_ZONE, Table.LOCATION, commit=True, nat=Nat("source", packed) if moves_ports else None)
+        own_port = Nat("source", packed) if moves_ports else None
+        opens = Ct(SOURCE_ZONE, Table.LOCATION, commit=True, nat=own_port, mark=GRANT)
         yield own(
             Table.STATE,
             80,

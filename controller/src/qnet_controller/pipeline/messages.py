@@ -117,12 +117,16 @@ class Nat:
 
 @dataclass(frozen=True, slots=True)
 class Ct:
-    """Connection tracking (`ct()` of ovs-actions(7)); continues in `table` after recirculation, if given."""
+    """Connection tracking (`ct()` of ovs-actions(7)); continues in `table` after recirculation, if given.
+
+    With `commit` the connection gets `mark` as its ct_mark, if given.
+    """
 
     zone: int | Bits
     table: Table | None = None
     commit: bool = False
     nat: Nat | None = None
+    mark: Bits | None = None
 
 
 Action = Set | Move | Output | OutputTo | ToController | UseGroup | UseMeter | Goto | Resubmit | Ct
@@ -142,6 +146,7 @@ class Feature(IntEnum):
     IDENTITY = 8
     HAIRPIN = 9
     REFUSED = 10
+    ANSWERS = 11
 
 
 COOKIE_MAGIC = 0x71  # "q"

@@ -28,15 +28,17 @@ from .messages import (
 )
 from .tables import Table
 
-_OFCTL_NAME = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "ip_proto": "nw_proto", "ct_ipv4_dst": "ct_nw_dst"}
+_OFCTL_NAME = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "ip_proto": "nw_proto", "ct_ipv4_dst": "ct_nw_dst",
+                "ct_proto": "ct_nw_proto"}  # fmt: skip
 _MAC_FIELDS = frozenset({"eth_src", "eth_dst", "arp_sha", "arp_tha"})
 _ADDRESS_FIELDS = frozenset({"ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa", "tun_src", "tun_dst", "ct_ipv4_dst"})
-_DECIMAL_FIELDS = frozenset({"in_port", "tun_id", "ip_proto", "tcp_dst", "udp_dst", "sctp_dst", "arp_op", "ct_zone"})
+_DECIMAL_FIELDS = frozenset({"in_port", "tun_id", "ip_proto", "tcp_dst", "udp_dst", "sctp_dst", "arp_op", "ct_zone",
+                             "ct_proto", "ct_tp_dst"})  # fmt: skip
 _ETH_TYPE = {f.ETH_TYPE_IPV4: "ip", f.ETH_TYPE_ARP: "arp"}
 _PROTOCOL = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
 _CT_FLAGS = ((f.CT_TRACKED, "trk"), (f.CT_NEW, "new"), (f.CT_ESTABLISHED, "est"), (f.CT_RELATED, "rel"),
              (f.CT_REPLY, "rpl"), (f.CT_INVALID, "inv"), (0x40, "snat"), (0x80, "dnat"))  # fmt: skip
-_PARTS = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE)
+_PARTS = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT)
 
 
 def flow_text(item: Flow, *, cookie: bool = True) -> str:
@@ -131,6 +133,8 @@ def _ct(action: Ct) -> str:
     terms.append(f"zone={_subfield(action.zone) if isinstance(action.zone, f.Bits) else action.zone}")
     if action.nat is not None:
         terms.append(_nat(action.nat))
+    if action.mark is not None:
+        terms.append(f"exec(move:{_subfield(action.mark)}->ct_mark[])")
     return f"ct({','.join(terms)})"
 
 
@@ -188,7 +192,7 @@ def _named(part: f.Bits, value: int) -> str:
         return "kind=open or allow"
     if part == f.ORIGIN:
         return f"origin={Origin(value).name.lower()}"
-    return f"{part.name}={value}"
+    return f"{part.name}={value:#x}" if part == f.GRANT else f"{part.name}={value}"
 
 
 def table_title(table: Table) -> str:
