@@ -219,8 +219,8 @@ async def cluster(authority: Authority, switch: Vswitch) -> AsyncIterator[list[t
     finally:
         for peers in tasks:
             await peers.stop()
-        for _, kill in made:
-            kill()
+        for _, end in made:
+            end()
         await asyncio.sleep(0.05)
 
 
