@@ -173,9 +173,9 @@ class Fleet:
         script = f"import urllib.request as u; print(u.urlopen('{API}{path}', timeout=5).read().decode())"
         return self.run(controller, "python3", "-c", script)
 
-    def switch(self, host: str) -> tuple[str, dict[str, Any]] | None:
-        """The master of a switch that has adopted it, and the master's status of it."""
-        for controller in self.groups["controllers"]:
+    def switch(self, host: str, among: Iterable[str] = ()) -> tuple[str, dict[str, Any]] | None:
+        """The master of a switch that has adopted it, and its status there; all controllers are asked, or some."""
+        for controller in list(among) or self.groups["controllers"]:
             for status in json.loads(self.api(controller, "/v1/status"))["switches"]:
                 if status["host"] == host and status["role"] == "master" and status["adopted"]:
                     return controller, status
@@ -190,11 +190,12 @@ class Fleet:
         rows = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in rows}
 
-    def total(self, metric: str) -> float:
-        """The sum of a metric over its labels and all controllers."""
+    def total(self, metric: str, among: Iterable[str] = ()) -> float:
+        """The sum of a metric over its labels and all controllers, or some."""
+        controllers = list(among) or self.groups["controllers"]
         return sum(
             value
-            for controller in self.groups["controllers"]
+            for controller in controllers
             for name, value in self.metrics(controller).items()
             if name.partition("{")[0] == metric
         )

@@ -72,9 +72,30 @@ def test_killing_the_master_disturbs_nothing(fop: Fleet, pods: dict[str, Pod]) -
 def is_adopted(fop: Fleet, host: str, old_master: str, old_pid: str) -> bool:
     """The controller runs again, by another process, and the switch has a master that has adopted it."""
     pid = fop.run(old_master, "systemctl", "show", "--property=MainPID", "--value", "qnet-controller")
-    if pid in ("0", old_pid):
-        return False
+    return pid not in ("0", old_pid) and has_master(fop, host, fop.groups["controllers"])
+
+
+def has_master(fop: Fleet, host: str, among: list[str]) -> bool:
+    """One of these controllers is master of the switch and has adopted it."""
     try:
-        return fop.switch(host) is not None
+        return fop.switch(host, among) is not None
     except AssertionError:  # its API is not up yet
         return False
+
+
+def test_another_controller_takes_over_from_one_that_is_gone(fop: Fleet, pods: dict[str, Pod]) -> None:
+    caller = pods["fop/agents-1"]
+    found = fop.switch(caller.host)
+    assert found is not None
+    gone = found[0]
+    rest = [name for name in fop.groups["controllers"] if name != gone]
+    fop.run(gone, "systemctl", "stop", "qnet-controller")
+    try:
+        eventually(lambda: has_master(fop, caller.host, rest), 30, f"{caller.host} has another master")
+        before = fop.total(PACKET_INS, rest)
+        unknown = f"10.10.252.{int(time.time()) % 250 + 1}"
+        assert fop.ask(caller, "knock", unknown, PORT, 1, 0.1)["sent"] > 5
+        assert fop.total(PACKET_INS, rest) - before == 1  # decided, by one of the others, once
+    finally:
+        fop.run(gone, "systemctl", "start", "qnet-controller")
+    eventually(lambda: has_master(fop, caller.host, [gone]), 60, f"{gone} is master of {caller.host} again")
