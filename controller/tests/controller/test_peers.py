@@ -230,12 +230,16 @@ def ages(switch: Vswitch) -> dict[str, float]:
     return {f"{row[2]} {row[3]}": float(row[1]) for row in found if row}
 
 
+def wanted_flows(controller: Controller) -> int:
+    return sum(program.status()["flows"] for s in controller.switches.values() if (program := s.ready()))
+
+
 def test_another_controller_takes_a_switch_over_when_its_master_dies(authority: Authority, switch: Vswitch) -> None:
     async def run() -> None:
         async with cluster(authority, switch) as made:
             masters = lambda: [pair for pair in made if adopted(pair[0])]  # noqa: E731
             await until(lambda: len(masters()) == 1)
-            await until(lambda: len(ages(switch)) > 50)
+            await until(lambda: len(ages(switch)) == wanted_flows(masters()[0][0]) > 0)
             await asyncio.sleep(1.5)
             before = ages(switch)
             first, kill = masters()[0]

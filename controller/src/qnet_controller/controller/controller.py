@@ -310,7 +310,10 @@ class Controller:
                 LOG.warning("%s refuses role %s: %s", switch.host, Roles.NAMES[wanted], error)
                 await asyncio.sleep(switch.next_delay())
                 continue
-            switch.role = role.role
+            if switch.session.role != role.role:  # the reply has been overtaken by news of a later claim
+                self._overruled(switch, Role(switch.session.role, role.generation))
+                return
+            switch.role = switch.wanted_role = role.role
             self._count_roles()
             LOG.info("%s of %s (generation %d)", switch.role_name, switch.host, role.generation)
             if role.role == Roles.MASTER:
@@ -320,8 +323,10 @@ class Controller:
     def role_changed(self, session: Session, role: Role) -> None:
         """Another controller has become master of the switch: accept."""
         switch = self._switch(session)
-        if switch is None or role.role == switch.role:
-            return
+        if switch is not None and role.role != switch.role:
+            self._overruled(switch, role)
+
+    def _overruled(self, switch: Switch, role: Role) -> None:
         name = Roles.NAMES[role.role % 4]
         LOG.info("%s of %s by another controller (generation %d)", name, switch.host, role.generation)
         switch.role = switch.wanted_role = role.role

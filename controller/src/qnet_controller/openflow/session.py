@@ -47,6 +47,7 @@ class Session(asyncio.Protocol):
         self.limits = limits
         self.peer_name = ""
         self.address = ""
+        self.role: int = Roles.NOCHANGE  # in the order of the wire: newer than any reply that is still being awaited
         self.datapath_id: int | None = None
         self.closing = ""
         self._paused = False
@@ -256,13 +257,17 @@ class Session(asyncio.Protocol):
         self._deliver("port_status", port, gone)
 
     def _on_role_status(self, message: bytes) -> None:
-        self._deliver("role_changed", codec.read_role_status(message))
+        role = codec.read_role_status(message)
+        self.role = role.role
+        self._deliver("role_changed", role)
 
     def _on_reply(self, message: bytes) -> None:
         xid = int.from_bytes(message[4:8], "big")
         request = self._requests.pop(xid, None)
         if request is None or message[1] not in request.kinds:
             raise Violation(f"a {Type(message[1]).name} that nobody asked for")
+        if message[1] == Type.ROLE_REPLY:
+            self.role = codec.read_role(message).role
         request.done(message)
 
     def _on_multipart(self, message: bytes) -> None:
