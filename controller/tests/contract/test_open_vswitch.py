@@ -111,9 +111,8 @@ LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
 
 
 @st.composite
-def matches(draw: st.DrawFn) -> Match:
-    """Any field of the pipeline, masked where a field may be, with any registers."""
-    field = draw(st.sampled_from([item for item in f.ALL if item.name not in ("ct_state", "eth_type")]))
+def matches(draw: st.DrawFn, field: Field) -> Match:
+    """A field of the pipeline, masked where it may be, with any registers."""
     mask = field.full if field.name in EXACT_ONLY else draw(st.sampled_from([field.full, field.full & ~0xFF]))
     value = draw(st.integers(1, LARGEST.get(field.name, field.full))) & mask
     terms = [(field, value, mask), *PREREQUISITES.get(field.name, ())]
@@ -126,15 +125,15 @@ def matches(draw: st.DrawFn) -> Match:
 
 def test_every_match_comes_back_under_its_own_key(switch: Vswitch, authority: Authority) -> None:
     cases: list[Match] = []
+    for field in f.ALL:
+        if field not in (f.CT_STATE, f.ETH_TYPE):  # these come as what others depend on
 
-    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(matches())
-    def collect(matching: Match) -> None:
-        cases.append(matching)
+            @settings(max_examples=16, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @given(matches(field))
+            def collect(matching: Match) -> None:
+                cases.append(matching)
 
-    collect()
-    for name in (item.name for item in f.ALL):
-        assert any(name in {term[0] for term in case} for case in cases), f"{name} was never tried"
+            collect()
     wanted = {a_flow(case, priority=7 + len(case)) for case in cases}
 
     async def test(session: Session, owner: Owner) -> None:
