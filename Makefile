@@ -92,6 +92,17 @@ test-molecule: $(VENV_STAMP) ## Roles on hosts of the lab: converge, idempotence
 test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab
 	pytest tests/e2e
 
+# ---------------------------------------------------------------------------------------------------------- benches
+# Each executable file of bench/ is one; bench-NAME runs bench/NAME.py (underscores as hyphens).
+BENCHES := $(shell find bench -maxdepth 1 -name '*.py' -executable -printf '%f\n' | sort)
+
+.PHONY: bench
+bench: packages venv ## Measure everything beside its peers (root, Debian 12, a quiet machine)
+	@for bench in $(BENCHES); do echo "== $$bench"; PYTHONPATH=. bench/$$bench || exit; done
+
+bench-%: packages venv
+	@PYTHONPATH=. bench/$(subst -,_,$*).py
+
 # ------------------------------------------------------------------------------------------------------------ demo
 HOSTS := .lab/$(or $(QNET_LAB),qnet)/hosts.yml
 STEP := tools/step.py .cache/logs
