@@ -30,7 +30,7 @@ class Series:
         return statistics.median(self.values)
 
     def __str__(self) -> str:
-        return f"{number(self.median)} ({number(min(self.values))} – {number(max(self.values))})"
+        return f"{number(self.median)} ({number(min(self.values))} … {number(max(self.values))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Goal:
         met = ratio >= self.bound if self.at_least else ratio <= self.bound
         relation = "≥" if self.at_least else "≤"
         return (
-            f"{self.ours} / {self.peer} = {number(ratio)} ({number(min(rounds))} – {number(max(rounds))}), "
+            f"{self.ours} / {self.peer} = {number(ratio)} ({number(min(rounds))} … {number(max(rounds))}), "
             f"goal {relation} {number(self.bound)}: {'met' if met else 'MISSED'}"
         )
 
@@ -73,7 +73,7 @@ def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> di
     """Run every contender once a round, the order reversed in every other round; progress goes to stderr."""
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
-        order: Sequence[str] = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
+        order: Sequence[str] = list(contenders) if turn % 2 == 0 else list(contenders)[::-1]
         for name in order:
             values[name].append(contenders[name]())
             print(f"  round {turn + 1}/{rounds}: {name}: {number(values[name][-1])}", file=sys.stderr, flush=True)
@@ -81,7 +81,7 @@ def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> di
 
 
 def table(title: str, unit: str, series: Mapping[str, Series], goals: Sequence[Goal] = ()) -> str:
-    """The result for people: a line for each contender, median (smallest – largest), then the goals."""
+    """The result for people: a line for each contender, median (smallest … largest), then the goals."""
     rounds = max(len(one.values) for one in series.values())
     width = max(len(name) for name in series)
     load = os.getloadavg()[0]

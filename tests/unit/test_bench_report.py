@@ -33,5 +33,5 @@ def test_a_peer_that_did_nothing_gives_no_ratio() -> None:
 def test_the_table_shows_median_and_spread() -> None:
     values = iter((3.0, 1.0, 2000.0))
     text = table("P0", "ms", interleave({"ours": lambda: next(values)}, rounds=3))
-    assert "ours  3 (1 – 2,000)" in text
+    assert "ours  3 (1 … 2,000)" in text
     assert number(0.12345) == "0.123"
