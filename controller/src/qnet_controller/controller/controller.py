@@ -25,7 +25,7 @@ from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Insta
 from ..pipeline.program import SwitchProgram
 from ..pipeline.tables import Table
 from . import names, status
-from .election import master_of
+from .mastership import Mastership
 from .metrics import Metrics
 from .switch import FIRST_RETRY_SECONDS, Switch
 
@@ -54,10 +54,10 @@ class Controller:
         self.model = Model()
         self.metrics = Metrics()
         self.switches: dict[int, Switch] = {}
+        self.mastership = Mastership(config, self.switches, self._mastered, self._unmastered)
         self.loaded = False
         self.settled = False
         self.generation = 0
-        self._live = frozenset(peer.name for peer in config.controllers)
         self._settle_seconds = settle_seconds
         self._host_grace_seconds = host_grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -196,7 +196,7 @@ class Controller:
         self._touch(self.model.switch_ports(switch.datapath_id, listed))
         switch.ports_known = True
         self._check_settled()
-        self._elect(switch)
+        self.mastership.elect(switch)
 
     def _ports_failed(self, switch: Switch, error: Exception) -> None:
         if isinstance(error, Refused):
@@ -270,8 +270,7 @@ class Controller:
             self._settling.cancel()
         absent = sorted(h.name for h in self.model.hosts.values() if h.datapath_id not in self.switches)
         LOG.info("settled with %d switches%s", len(self.switches), f"; absent: {', '.join(absent)}" if absent else "")
-        for switch in list(self.switches.values()):
-            self._elect(switch)
+        self.mastership.begin()
 
     @property
     def ready(self) -> bool:
@@ -280,68 +279,21 @@ class Controller:
 
     def controllers_changed(self, live: frozenset[str]) -> None:
         """Other controllers have come or gone: elect the masters of all switches anew."""
-        self._live = live
-        for switch in list(self.switches.values()):
-            self._elect(switch)
-
-    def _elect(self, switch: Switch) -> None:
-        """Take the role that the election gives us for this switch.
-
-        Nobody steps back by himself: the switch is served until the one elected has taken it over.
-        """
-        if not self.settled or not switch.ports_known:
-            return
-        keep = switch.wanted_role == Roles.MASTER
-        wanted = Roles.MASTER if keep or self._elected(switch) else Roles.SLAVE
-        if switch.wanted_role != wanted:
-            switch.wanted_role = wanted
-            switch.task = self._loop.create_task(self._take_role(switch, wanted))
-
-    def _elected(self, switch: Switch) -> bool:
-        return master_of(switch.datapath_id, self._live) == self.config.name
-
-    async def _take_role(self, switch: Switch, wanted: int) -> None:
-        while switch.wanted_role == wanted:
-            try:
-                role = await switch.session.request_role(wanted)
-            except SessionClosed:
-                return
-            except Refused as error:  # another controller has been faster: ask again with a newer generation
-                LOG.warning("%s refuses role %s: %s", switch.host, Roles.NAMES[wanted], error)
-                await asyncio.sleep(switch.next_delay())
-                continue
-            if switch.session.role != role.role:  # the reply has been overtaken by news of a later claim
-                self._overruled(switch, Role(switch.session.role, role.generation))
-                return
-            switch.role = switch.wanted_role = role.role
-            self._count_roles()
-            LOG.info("%s of %s (generation %d)", switch.role_name, switch.host, role.generation)
-            if role.role == Roles.MASTER:
-                self._adopt(switch)
-            return
+        self.mastership.controllers_changed(live)
 
     def role_changed(self, session: Session, role: Role) -> None:
         """Another controller has become master of the switch: accept."""
         switch = self._switch(session)
-        if switch is not None and role.role != switch.role:
-            self._overruled(switch, role)
+        if switch is not None:
+            self.mastership.role_changed(switch, role)
 
-    def _overruled(self, switch: Switch, role: Role) -> None:
-        name = Roles.NAMES[role.role % 4]
-        LOG.info("%s of %s by another controller (generation %d)", name, switch.host, role.generation)
-        switch.role = switch.wanted_role = role.role
-        if self._elected(switch):
-            # Someone who does not see us has taken it. Two that do not see each other must not flap, but should the
-            # other die unseen, the switch must not stay without a master: ask again, less and less often.
-            self._loop.call_later(switch.next_claim_delay(), self._claim_again, switch)
-        switch.adopted = False
-        switch.program = None
+    def _mastered(self, switch: Switch) -> None:
+        self._count_roles()
+        self._adopt(switch)
+
+    def _unmastered(self, switch: Switch) -> None:
         self._programs.pop(switch.datapath_id, None)
         self._count_roles()
-
-    def _claim_again(self, switch: Switch) -> None:
-        if self.switches.get(switch.datapath_id) is switch and self._elected(switch):
-            self._elect(switch)
 
     def _count_roles(self) -> None:
         for role in Roles.NAMES[1:]:
