@@ -1,17 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP on the loopback: /healthz, /readyz, /metrics, /v1/status."""
+"""HTTP on the loopback: /healthz, /readyz, /metrics, and for people and tools /v1/….
+
+A question with a name that means nothing is answered 404 with the reason and, where there is one, the nearest name.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ..config import Endpoint
+from ..controller import explain, names, trace
 from ..controller.controller import Controller
+from ..controller.trace import Unknown
+from ..openflow.events import Refused, SessionClosed
 
 CONTROLLER = web.AppKey("controller", Controller)
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(value, indent=2) + "\n", content_type="application/json", status=status)
+
+
+@web.middleware
+async def _say_what_is_wrong(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+    except Unknown as error:
+        return _json({"error": str(error)}, 404)
+    except (Refused, SessionClosed) as error:
+        return _json({"error": f"the switch did not answer: {error}"}, 502)
+    return response
 
 
 async def _healthz(_: web.Request) -> web.Response:
@@ -32,18 +54,57 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    text = json.dumps(request.app[CONTROLLER].status(), indent=2)
-    return web.Response(text=text + "\n", content_type="application/json")
+    return _json(request.app[CONTROLLER].status())
+
+
+async def _trace(request: web.Request) -> web.Response:
+    """/v1/trace?from=GROUP/POD&to=ADDRESS|GROUP/POD|GROUP/SERVICE&protocol=tcp&port=80."""
+    asked = request.query
+    model = request.app[CONTROLLER].model
+    found = trace.asked(
+        model, asked.get("from", ""), asked.get("to", ""), asked.get("protocol", "tcp"), asked.get("port", "")
+    )
+    return _json(found)
+
+
+async def _explain(request: web.Request) -> web.Response:
+    """/v1/explain?cookie=0x…."""
+    return _json(explain.cookie(request.app[CONTROLLER].model, request.query.get("cookie", "")))
+
+
+async def _flows(request: web.Request) -> web.Response:
+    """/v1/flows?host=NAME or ?pod=GROUP/POD: the flows of a switch, or those of a pod on its host."""
+    controller, model = request.app[CONTROLLER], request.app[CONTROLLER].model
+    owner, name = None, request.query.get("host", "")
+    if "pod" in request.query:
+        pod = trace.pod_named(model, request.query["pod"])
+        location = model.location(pod)
+        host = model.host_by_datapath.get(location.datapath_id) if location else None
+        if host is None:
+            raise Unknown(f"pod: no switch has a port of {pod.key}")
+        owner, name = f"pod {pod.key}", host.name
+    if name not in model.hosts:
+        raise Unknown(f"host: {name!r} is not a host{names.nearest(name, model.hosts)}")
+    switch = controller.switches.get(model.hosts[name].datapath_id)
+    if switch is None:
+        raise Unknown(f"host: the switch of {name} is not connected to this controller")
+    found = await switch.session.fetch_traffic()
+    program = switch.ready()
+    rows = explain.flows(model, found, program.flows if program else None, owner)
+    return _json({"host": name, "role": switch.role_name, "flows": rows})
 
 
 def application(controller: Controller) -> web.Application:
     """The routes."""
-    app = web.Application()
+    app = web.Application(middlewares=[_say_what_is_wrong])
     app[CONTROLLER] = controller
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/v1/status", _status)
+    app.router.add_get("/v1/trace", _trace)
+    app.router.add_get("/v1/explain", _explain)
+    app.router.add_get("/v1/flows", _flows)
     return app
 
 

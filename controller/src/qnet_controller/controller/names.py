@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from ..model.model import Model
 from ..model.objects import Pod, ServiceIP
@@ -28,8 +29,9 @@ from ..pipeline.packet import ip_addresses
 from ..pipeline.tables import Table
 
 
-def _owners(model: Model) -> Iterator[str]:
-    tables: dict[str, Mapping[str, object]] = {
+def tables(model: Model) -> dict[str, Mapping[str, object]]:
+    """The objects by kind and key; `kind key` is how cookies and people name one."""
+    return {
         "pod": model.pods,
         "service": model.services,
         "service_ip": model.service_ips,
@@ -38,19 +40,31 @@ def _owners(model: Model) -> Iterator[str]:
         "network": model.networks,
         "host": model.hosts,
     }
-    for kind, table in tables.items():
-        yield from (f"{kind} {key}" for key in table)
+
+
+def cookie_owner(model: Model, cookie: int) -> str | None:
+    """The object a cookie leads back to, as `kind key`. Looks through the whole model: not for the hot path."""
+    if cookie >> 56 != COOKIE_MAGIC:
+        return None
+    wanted = cookie & 0xFFFFFFFF
+    owners = (f"{kind} {key}" for kind, table in tables(model).items() for key in table)
+    return next((name for name in owners if object_hash(name) == wanted), None)
+
+
+def cookie_purpose(cookie: int) -> str:
+    """What a flow is there for, in one word."""
+    if cookie >> 56 != COOKIE_MAGIC:
+        return "foreign"
+    feature = cookie >> 48 & 0xFF
+    return Feature(feature).name.lower() if feature in set(Feature) else f"feature {feature}"
 
 
 def cookie_name(model: Model, cookie: int) -> str:
-    """The object a cookie leads back to. Looks through the whole model: for errors, not for the hot path."""
+    """The purpose and the object of a cookie, for errors."""
     if cookie >> 56 != COOKIE_MAGIC:
         return f"foreign cookie {cookie:#x}"
-    feature = cookie >> 48 & 0xFF
-    title = Feature(feature).name.lower() if feature in set(Feature) else f"feature {feature}"
-    wanted = cookie & 0xFFFFFFFF
-    owner = next((name for name in _owners(model) if object_hash(name) == wanted), None)
-    return f"{title} flow of {owner}" if owner else f"{title} flow"
+    owner = cookie_owner(model, cookie)
+    return f"{cookie_purpose(cookie)} flow" + (f" of {owner}" if owner else "")
 
 
 def _key_name(key: FlowKey) -> str:
@@ -103,6 +117,20 @@ def _address_name(model: Model, network: str, address: bytes) -> str:
 def address_text(address: bytes) -> str:
     """A packed address as people write it."""
     return str(ipaddress.ip_address(address))
+
+
+def packed_address(text: str) -> bytes | None:
+    """The packed address that a text means, if it is one."""
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        return None
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """A hint at the name that was probably meant, to go on with after what was wrong; empty when none is near."""
+    near = difflib.get_close_matches(text, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Budget:

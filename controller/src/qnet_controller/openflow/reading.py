@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import cast
 
-from ..pipeline.messages import FlowKey, FlowRemoved, InstalledFlow, Match, PacketIn
+from ..pipeline.messages import FlowKey, FlowRemoved, InstalledFlow, Match, PacketIn, Traffic
 from ..pipeline.tables import Table
 from . import oxm
-from .guard import elements
+from .guard import Violation, elements
 
 _PACKET_IN = Struct("!IHBBQ")
 _FLOW_REMOVED = Struct("!BBHHHQ")
 _FLOW_DESC = Struct("!HxxBxHHHHHQ")
+
+# ofp_oxs_class OPENFLOW_BASIC, OFPXST_OFB_PACKET_COUNT and _BYTE_COUNT
+_OXS_PACKETS, _OXS_BYTES = 0x80020800, 0x80020A00
 
 _TABLES: dict[int, Table] = {int(table): table for table in Table}
 HIGHEST_METER = 0xFFFF0000
@@ -48,6 +51,30 @@ def flows(data: bytes) -> Iterator[InstalledFlow]:
         _, table, priority, _, _, _, _, cookie = _FLOW_DESC.unpack_from(data, offset)
         matching, _ = oxm.decode_match(data, offset + 24, offset + length)
         yield InstalledFlow(key(table, priority, matching), cookie)
+
+
+def counted_flows(data: bytes) -> Iterator[tuple[InstalledFlow, Traffic]]:
+    """One part of a flow description, with what each flow has carried."""
+    for offset, length in elements(data, 16, len(data), what="flow", smallest=40, length_at=0):
+        _, table, priority, _, _, _, _, cookie = _FLOW_DESC.unpack_from(data, offset)
+        matching, after = oxm.decode_match(data, offset + 24, offset + length)
+        yield InstalledFlow(key(table, priority, matching), cookie), _traffic(data, after, offset + length)
+
+
+def _traffic(data: bytes, offset: int, end: int) -> Traffic:
+    """Read an ofp_stats: a header of 4 bytes, then OXS fields (OpenFlow 1.5.1, section 7.2.4)."""
+    if offset + 4 > end or (stop := offset + int.from_bytes(data[offset + 2 : offset + 4], "big")) > end:
+        raise Violation("the statistics of a flow lead out of it")
+    found = {_OXS_PACKETS: 0, _OXS_BYTES: 0}
+    position = offset + 4
+    while position + 4 <= stop:
+        head = int.from_bytes(data[position : position + 4], "big")
+        after = position + 4 + (head & 0xFF)
+        if after > stop:
+            raise Violation("a statistic of a flow leads out of its list")
+        found[head & 0xFFFFFE00] = int.from_bytes(data[position + 4 : after], "big")
+        position = after
+    return Traffic(found[_OXS_PACKETS], found[_OXS_BYTES])
 
 
 def groups(data: bytes) -> Iterator[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, cast
 
-from ..pipeline.messages import Command, PacketOut, Port
+from ..pipeline.messages import Command, InstalledFlow, PacketOut, Port, Traffic
 from . import codec, guard, reading
 from .codec import Role, Roles
 from .events import Dump, Events, Limits, Refused, SessionClosed
@@ -373,6 +373,21 @@ class Session(asyncio.Protocol):
         self._collect(Multipart.METER_DESC, lambda parts: meters.update(_flat(reading.meters, parts)), failed)
         self._collect(Multipart.GROUP_STATS, lambda parts: groups.update(_flat(reading.groups, parts)), ignore)
         self._collect(Multipart.FLOW_DESC, flows, ignore)
+
+    async def fetch_traffic(self) -> list[tuple[InstalledFlow, Traffic]]:
+        """Ask for the flows and what each has carried; a slave may ask too.
+
+        Raises:
+            Refused: the switch does not say.
+            SessionClosed: the connection ended first.
+        """
+        future: asyncio.Future[list[bytes]] = self._loop.create_future()
+        self._collect(
+            Multipart.FLOW_DESC,
+            lambda parts: None if future.done() else future.set_result(parts),
+            lambda error: None if future.done() else future.set_exception(error),
+        )
+        return [flow for part in await self._reply(future) for flow in reading.counted_flows(part)]
 
     def _guarded(self, what: str, done: Callable[..., None], *arguments: object) -> None:
         try:

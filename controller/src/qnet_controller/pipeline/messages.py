@@ -337,6 +337,14 @@ class InstalledFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a flow has carried so far, in packets and bytes."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """Everything read back from a switch when a master adopts it."""
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`qnet` and the API it asks, with a controller process, a real Open vSwitch and a real intent database."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from contract.fixtures import BRIDGE, attach
+from contract.intent import delete
+from contract.process import API, Process, its_switch, master, shared_stage, small_fleet
+from contract.real import Database, Vswitch, wait_for
+
+__all__ = ["its_switch", "master", "shared_stage", "small_fleet"]
+
+
+def qnet(*arguments: str, api: int = API) -> tuple[int, str]:
+    """Exit status and output; errors are part of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qnet_controller.cli.qnet", *arguments, "--api", f"127.0.0.1:{api}"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30,
+    )  # fmt: skip
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.returncode, done.stdout
+
+
+def test_status_fits_on_a_screen_and_says_what_is_wrong(process: Process, switch: Vswitch) -> None:
+    code, text = qnet("status")
+    assert (code, text.splitlines()[-1]) == (0, "nothing is wrong"), text
+    assert re.search(r"^h1 +active +connected +master", text, re.MULTILINE)
+    assert len(text.splitlines()) < 25
+    switch.vsctl("del-port", "dummy3")
+    wait_for(lambda: "pod entry/web-3: attached nowhere" in qnet("status")[1])
+    attach(switch, 3)
+    wait_for(lambda: "nothing is wrong" in qnet("status")[1])
+    assert json.loads(qnet("status", "--json")[1])["name"]
+
+
+def test_a_trace_names_tables_objects_and_the_verdict(process: Process, intent: Database) -> None:
+    code, text = qnet("trace", "entry/web-3", "fop/image", "tcp/80")
+    assert code == 0, text
+    assert "entry/web-3 -> fop/image:main (10.96.0.10), tcp/80, network prod" in text
+    assert "(export fop/image->entry)" in text
+    assert "balanced over 2 pods" in text
+    assert {"  to fop/image-1:", "  to fop/image-2:", "delivered"} <= set(text.splitlines())
+    code, text = qnet("trace", "entry/web-3", "fop/image-1")
+    assert (code, "NOT delivered" in text, "<- ends here" in text) == (1, True, True), text
+    intent.execute(delete("Export"))
+    wait_for(lambda: qnet("trace", "entry/web-3", "fop/image", "tcp/80")[0] == 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["entry/web-4", "fop/image"], "from: 'entry/web-4' is not a pod; did you mean entry/web-3?"),
+        (["entry/web-3", "fop/imag"], "to: 'fop/imag' is no address, pod, service or Service IP; did you mean"),
+        (["entry/web-3", "fop/image", "tcp"], "port: '' is not a port from 1 to 65535, which tcp needs"),
+        (["entry/web-3", "fop/image", "tcp/70000"], "port: '70000' is not a port"),
+        (["entry/web-3", "fop/image", "icmp/3"], "icmp has no ports"),
+        (["entry/web-3", "fop/image", "quic/3"], "protocol: 'quic' is none of icmp, tcp"),
+    ],
+)
+def test_a_wrong_question_is_answered_with_what_is_wrong(process: Process, arguments: list[str], wrong: str) -> None:
+    code, text = qnet("trace", *arguments)
+    assert code == 2
+    assert wrong in text
+
+
+def test_flows_carry_names_and_counters_and_strangers_are_marked(process: Process, switch: Vswitch) -> None:
+    code, text = qnet("flows", "--pod", "entry/web-3")
+    assert code == 0, text
+    assert "pod entry/web-3" in text
+    assert "fop/image-1" not in text
+    answer = json.loads(qnet("flows", "--host", "h1", "--json")[1])
+    assert len(answer["flows"]) == len(switch.flows())
+    assert all(flow["intended"] and flow["actions"] for flow in answer["flows"])
+    switch.ofctl("packet-out", f"in_port=1 packet={'ff' * 12}9999{'00' * 50} actions=resubmit(,0)")
+    counted = [f for f in json.loads(qnet("flows", "--host", "h1", "--json")[1])["flows"] if f["packets"]]
+    assert counted, "a packet has passed, but no flow has counted one"
+    assert qnet("flows", "--host", "h7")[1] == "qnet flows: host: 'h7' is not a host\n"
+
+
+def test_a_cookie_leads_back_to_its_object(process: Process, switch: Vswitch) -> None:
+    line = next(line for line in switch.flows() if "10.10.0.3" in line and "table=0" in line)
+    found = re.search(r"cookie=(0x[0-9a-f]+)", line)
+    assert found
+    code, text = qnet("explain", found[1])
+    assert code == 0
+    assert "pod flow of pod entry/web-3" in text
+    assert '"10.10.0.3"' in text
+    assert qnet("explain", "0x12")[0] == 2
+
+
+def test_without_a_controller_the_answer_says_so() -> None:
+    code, text = qnet("status", api=1)
+    assert code == 2
+    assert "is qnet-controller running?" in text
+    assert BRIDGE not in text
