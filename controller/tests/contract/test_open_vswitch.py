@@ -100,9 +100,9 @@ TRACKED = (f.CT_STATE, f.CT_NEW, f.CT_NEW)
 PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     **dict.fromkeys(("ip_proto", "ipv4_src", "ipv4_dst"), (IP,)),
     **dict.fromkeys(("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"), (ARP,)),
-    "tcp_dst": (IP, (f.IP_PROTO, 6)),
-    "udp_dst": (IP, (f.IP_PROTO, 17)),
-    "sctp_dst": (IP, (f.IP_PROTO, 132)),
+    **dict.fromkeys(("tcp_src", "tcp_dst"), (IP, (f.IP_PROTO, 6))),
+    **dict.fromkeys(("udp_src", "udp_dst"), (IP, (f.IP_PROTO, 17))),
+    **dict.fromkeys(("sctp_src", "sctp_dst"), (IP, (f.IP_PROTO, 132))),
     **dict.fromkeys(("ct_ipv4_dst", "ct_proto"), (IP, TRACKED)),
     "ct_tp_dst": (IP, TRACKED, (f.CT_PROTO, 6)),
 }

@@ -11,7 +11,8 @@ from qnet_controller.pipeline.tables import Table
 
 from .packets import ETH_ARP, ETH_IPV4, ICMP, SCTP, TCP, UDP
 
-TRANSPORT = {"tcp_dst": TCP, "tcp_src": TCP, "udp_dst": UDP, "udp_src": UDP, "sctp_dst": SCTP, "icmpv4_type": ICMP}
+TRANSPORT = {"tcp_dst": TCP, "tcp_src": TCP, "udp_dst": UDP, "udp_src": UDP, "sctp_dst": SCTP,
+             "sctp_src": SCTP, "icmpv4_type": ICMP}  # fmt: skip
 READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst",
                        "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
 CT_NEW_EST_REL_RPL_NAT = 0x01 | 0x02 | 0x04 | 0x08 | 0x40 | 0x80

@@ -6,7 +6,6 @@ It refuses what Open vSwitch refuses; `Refused` says which rule was broken (Open
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 from .check import Refused, check_bucket, check_flow
 from .conntrack import Conntrack, Datapath
 from .packets import ETH_ARP, ETH_IPV4, ICMP, SCTP, TCP, UDP, Packet, decode
+from .select import Selector
 
 MAX_DEPTH = 64
 LOW_PORT_IN_PORT = 0xFFF8
@@ -33,6 +33,7 @@ _HEADERS: dict[str, tuple[str, Callable[[Packet], bool]]] = {
     "tcp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == TCP),
     "udp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == UDP),
     "sctp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == SCTP),
+    "sctp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == SCTP),
     "tcp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == TCP),
     "udp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == UDP),
     "icmpv4_type": ("icmp_type", lambda p: p.eth_type == ETH_IPV4 and p.ip_proto == ICMP),
@@ -359,17 +360,12 @@ class Switch:
         yield Emission(port, flight.packet.copy(), flight.meta.get("tun_id", 0), flight.meta.get("tun_dst", 0))
 
     def _use_group(self, flight: Flight, number: int, table: int, depth: int) -> Iterator[Outcome]:
-        buckets = [bucket for bucket in self._groups[number].buckets if bucket.weight]
-        if not buckets:
+        group = self._groups[number]
+        chosen = Selector(group).choose(flight.packet, [flight.read(whole(field)) for field in group.hashed])
+        if chosen is None:
             flight.trace.append(f"{self.datapath_id:x} group {number} has no live bucket")
             self.discarded += 1
             return
-        packet = flight.packet
-        hashed = self._groups[number].hashed
-        five: tuple[int, ...] = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, packet.src_port, packet.dst_port)
-        if hashed:
-            five = tuple(flight.read(whole(field)) for field in hashed)
-        chosen = max(buckets, key=lambda bucket: _score(five, bucket))
         flight.trace.append(f"{self.datapath_id:x} group {number} bucket {chosen.id:x}")
         yield from self._perform(flight.copy(), chosen.actions, table, depth)
 
@@ -401,9 +397,3 @@ class Switch:
         flight.meta["ct_proto"] = original.protocol if original else 0
         flight.meta["ct_tp_dst"] = original.dport & 0xFFFF if original else 0
         return True
-
-
-def _score(five: tuple[int, ...], bucket: m.Bucket) -> float:
-    digest = hashlib.blake2b(repr((five, bucket.id)).encode(), digest_size=8).digest()
-    fraction = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-    return bucket.weight / -math.log(fraction)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qnet_controller.decide.decide import DIRECT, TUNNEL, Kind, Origin, Question, Verdict, backends, decide
@@ -176,6 +178,10 @@ def test_backends_are_the_pods_in_rotation() -> None:
     model.port_seen(7, 1, model.pods["a/p"].port_name, live=False)
     assert [p.key for p in backends(model, target)] == ["a/q"]
     model.switch_lost(7)
-    assert backends(model, target) == []
+    assert [p.key for p in backends(model, target)] == ["a/p", "a/q"], "all are down: those that are there are kept"
+    assert model.backends("a/s").kept
+    model.apply([replace(model.pods["a/p"], state="draining"), replace(model.pods["a/q"], weight=0)])
+    assert backends(model, target) == [], "what intent does not want is not kept"
+    model.apply([replace(model.pods["a/p"], state="active")])
     model.switch_ports(7, [(1, model.pods["a/p"].port_name, True)])
     assert [p.key for p in backends(model, target)] == ["a/p"]

@@ -27,6 +27,7 @@ from ..pipeline.tables import Table
 from . import names, status
 from .mastership import Mastership
 from .metrics import Metrics
+from .rotation import Rotation
 from .switch import FIRST_RETRY_SECONDS, Switch
 
 LOG = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Controller:
         self.config = config
         self.model = Model()
         self.metrics = Metrics()
+        self._rotation = Rotation(self.model, self.metrics)
         self.switches: dict[int, Switch] = {}
         self.mastership = Mastership(config, self.switches, self._mastered, self._unmastered)
         self.loaded = False
@@ -117,6 +119,7 @@ class Controller:
         touched, self._dirty = self._dirty, frozenset()
         if not touched:
             return
+        self._rotation.review(touched)
         now = time.time()
         for switch in self.switches.values():
             program = switch.ready()
@@ -434,6 +437,7 @@ class Controller:
             "model": status.model_counts(self.model),
             "switches": status.switches(self.model, self.switches),
             "waiting": sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting),
+            "services": self._rotation.status(),
             "pods": status.pods(self.model),
         }
 

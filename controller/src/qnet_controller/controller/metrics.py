@@ -34,6 +34,11 @@ class Metrics:
         self.generation = Gauge("qnet_model_generation", "Generation of the intent in use", registry=self.registry)
         self.model_objects = Gauge("qnet_model_objects", "Objects of intent", ["kind"], registry=self.registry)
         self.malformed_rows = Gauge("qnet_malformed_rows", "Rows of the database left out", registry=self.registry)
+        self.services_down = Gauge(
+            "qnet_services_down",
+            "Services with a Service IP and no backend in rotation",
+            registry=self.registry,
+        )
         self.settled = Gauge("qnet_settled", "Whether decisions are made", registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

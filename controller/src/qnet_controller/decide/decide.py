@@ -168,5 +168,4 @@ def _over(target: ServiceIP) -> str:
 
 def backends(model: Model, target: ServiceIP) -> list[Pod]:
     """The pods that new connections to a Service IP are balanced over, in a stable order."""
-    pods = (model.pods[key] for key in sorted(model.pods_of.get(target.service, ())))
-    return [pod for pod in pods if pod.network == target.network and model.in_rotation(pod)]
+    return [pod for pod in model.backends(target.service).pods if pod.network == target.network]

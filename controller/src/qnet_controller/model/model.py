@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .objects import (
     Address,
@@ -38,6 +38,13 @@ Touch = tuple[str, object]
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
 HOSTS: Touch = ("hosts", "")
+
+
+class Backends(NamedTuple):
+    """Pods by key; `kept`: none of them is in rotation, they are used for want of any that is."""
+
+    pods: tuple[Pod, ...]
+    kept: bool
 
 
 class Model:
@@ -296,6 +303,19 @@ class Model:
             and location.live
             and location.datapath_id not in self._absent
         )
+
+    def backends(self, service: str) -> Backends:
+        """The pods that new connections to a service are balanced over.
+
+        While no pod is in rotation, those are kept that intent wants there and that are still somewhere: what says
+        that they are all down may be what is wrong.
+        """
+        pods = [self.pods[key] for key in sorted(self.pods_of.get(service, ()))]
+        fit = tuple(pod for pod in pods if self.in_rotation(pod))
+        if fit:
+            return Backends(fit, False)
+        kept = tuple(pod for pod in pods if pod.state == "active" and pod.weight > 0 and self.location(pod))
+        return Backends(kept, bool(kept))
 
     def local_pods(self, datapath_id: int) -> list[tuple[Pod, Location]]:
         """The pods located on a switch, with their locations."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..decide.decide import Grant, Kind, Origin, Question, Verdict, backends, decide
 from ..model.model import HOSTS, Model, Touch
 from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
+from .balance import Share, spread
 from .fields import (
     CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
@@ -225,13 +226,9 @@ class Compiler:
     def _service(self, program: Program, network: Network, target: ServiceIP) -> None:
         program.depends.add(("backends", target.service))
         owner = f"service_ip {target.key}"
-        chosen = backends(self.model, target)
-        group = Group(
-            object_hash(owner) & _GROUP_IDS,
-            tuple(_bucket(pod, address) for pod in chosen for address in pod.addresses if len(address) == 4),
-            (IPV4_SRC,) if target.affinity == "client" else (),
-        )
-        program.groups[group.id] = group
+        groups = self._select_groups(target, owner)
+        group = groups[-1]
+        program.groups |= {item.id: item for item in groups}
         address = _number(target.address)
         asked = match((VNI, network.vni), (KIND, Kind.SERVICE), _IP, (IPV4_DST, address), state(CT_NEW))
         program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
@@ -245,6 +242,23 @@ class Compiler:
                 program.add(*_hairpin(pod, location, network, target))
             for backend in pod.addresses:
                 program.add(*_backend(network, target, backend), *self._presence(network, pod, backend))
+
+    def _select_groups(self, target: ServiceIP, owner: str) -> list[Group]:
+        """The group that balances; before it those of its parts, when it is a large one."""
+        chosen = backends(self.model, target)
+        weights = [(address, pod.weight) for pod in chosen for address in pod.addresses if len(address) == 4]
+        declared = (self.model.pods[key].weight for key in self.model.pods_of.get(target.service, ()))
+        shared = spread(weights, declared, by_client=target.affinity == "client")
+        number = object_hash(owner) & _GROUP_IDS
+        if len(shared.parts) == 1:
+            return [Group(number, tuple(map(_bucket, shared.shares)), shared.hashed)]
+        numbers = [object_hash(f"{owner} part {index}") & _GROUP_IDS for index in range(len(shared.parts))]
+        parts = zip(numbers, shared.parts, strict=True)
+        over_parts = tuple(Bucket(part, 1, (UseGroup(part),)) for part in numbers)
+        return [
+            *(Group(part, tuple(map(_bucket, shares)), shared.hashed) for part, shares in parts),
+            Group(number, over_parts, shared.hashed),
+        ]
 
     # -- where pods are ----------------------------------------------------------------------------------------
 
@@ -396,10 +410,9 @@ def _answer_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
                 yield flow(table, 95, asked, (then,), Feature.ANSWERS, f"export {grant.export.key}")
 
 
-def _bucket(pod: Pod, address: Address) -> Bucket:
-    # The address is unique in the network and stays with the pod, so a bucket keeps its id as others come and go.
-    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address), mark=GRANT)
-    return Bucket(_number(address), pod.weight, (translate,))
+def _bucket(share: Share) -> Bucket:
+    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", share.address), mark=GRANT)
+    return Bucket(share.id, share.weight, (translate,))
 
 
 def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:

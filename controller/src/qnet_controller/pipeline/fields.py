@@ -53,8 +53,11 @@ ETH_TYPE = Field("eth_type", 16)
 IP_PROTO = Field("ip_proto", 8)
 IPV4_SRC = Field("ipv4_src", 32)
 IPV4_DST = Field("ipv4_dst", 32)
+TCP_SRC = Field("tcp_src", 16)
 TCP_DST = Field("tcp_dst", 16)
+UDP_SRC = Field("udp_src", 16)
 UDP_DST = Field("udp_dst", 16)
+SCTP_SRC = Field("sctp_src", 16)
 SCTP_DST = Field("sctp_dst", 16)
 ARP_OP = Field("arp_op", 16)
 ARP_SPA = Field("arp_spa", 32)
@@ -77,8 +80,8 @@ REG5 = Field("reg5", 32)
 
 ALL: tuple[Field, ...] = (
     IN_PORT, TUN_ID, TUN_SRC, TUN_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO, IPV4_SRC, IPV4_DST,
-    TCP_DST, UDP_DST, SCTP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, CT_STATE, CT_ZONE, CT_IPV4_DST,
-    CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
+    TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
+    CT_STATE, CT_ZONE, CT_IPV4_DST, CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
 )  # fmt: skip
 BY_NAME: dict[str, Field] = {field.name: field for field in ALL}
 

@@ -218,8 +218,8 @@ class Bucket:
 class Group:
     """A select group.
 
-    A connection takes the bucket that a hash of its addresses, protocol and ports picks; with `hashed` only those
-    fields count, and a bucket that comes or goes moves no more than its own share (the highest random weight wins).
+    A connection takes the bucket that a hash of its addresses, protocol and ports picks (`dp_hash`). With `hashed` only
+    those fields count (`hash`), and a bucket that comes or goes moves no more than its own share. See `balance`.
     """
 
     id: int

@@ -40,6 +40,7 @@ from .messages import (
     RemovalReason,
     Resubmit,
     Set,
+    UseGroup,
 )
 from .packet import Addresses, ip_addresses
 from .recover import recover
@@ -345,6 +346,7 @@ class SwitchProgram:
             before += [AddMeter(meter) for number, meter in wanted_meters.items() if number not in self._meters]
             after += [DeleteMeter(number) for number in self._meters if number not in wanted_meters]
             self._meters, self._zones_changed = wanted_meters, False
+        puts: list[PutGroup] = []
         for number in sorted(groups):
             holders = self._wanted_groups.get(number)
             group = holders[next(reversed(holders))] if holders else None
@@ -352,8 +354,10 @@ class SwitchProgram:
                 if self._groups.pop(number, None) is not None:
                     after.append(DeleteGroup(number))
             elif self._groups.get(number) != group:
-                before.append(PutGroup(group, exists=number in self._groups))
+                puts.append(PutGroup(group, exists=number in self._groups))
                 self._groups[number] = group
+        puts.sort(key=_parts_first)
+        before += puts
         for key in flows:
             wanted, have = self._wanted_flow(key), self._flows.get(key)
             if wanted is None:
@@ -387,6 +391,10 @@ def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[ty
 
 def _plan_last(command: Command) -> bool:
     return isinstance(command, AddFlow) and command.flow.table in (Table.PLAN, Table.ADMISSION)
+
+
+def _parts_first(command: PutGroup) -> bool:
+    return any(isinstance(action, UseGroup) for bucket in command.group.buckets for action in bucket.actions)
 
 
 def _read(packet: PacketIn, part: Bits) -> int:
