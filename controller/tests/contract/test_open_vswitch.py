@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from contract.fixtures import BRIDGE, DATAPATH_ID
 from contract.peers import Owner, Scene, scene
 from contract.real import Authority, Vswitch
+from qnet_controller.controller.conntrack import parse
 from qnet_controller.openflow.codec import Roles
 from qnet_controller.openflow.events import CommitFailed, Dump, Limits
 from qnet_controller.openflow.session import Session
@@ -31,6 +33,7 @@ from qnet_controller.pipeline.messages import (
     DeleteGroup,
     DeleteMeter,
     Flow,
+    FlushConnection,
     FlushZone,
     Goto,
     Group,
@@ -46,6 +49,7 @@ from qnet_controller.pipeline.messages import (
     Resubmit,
     Set,
     ToController,
+    Tuple,
     UseGroup,
     UseMeter,
     match,
@@ -371,6 +375,46 @@ def test_a_zone_is_flushed(switch: Vswitch, authority: Authority) -> None:
         assert set(re.findall(r"zone=(\d)", switch.appctl("dpctl/dump-conntrack"))) == {"7", "8"}
         assert await refusals(session, FlushZone(7)) == []
         assert set(re.findall(r"zone=(\d)", switch.appctl("dpctl/dump-conntrack"))) == {"8"}
+
+    play(switch, authority, test)
+
+
+def udp_frame(sport: int, dport: int) -> bytes:
+    """A datagram from 10.0.0.2 to 10.0.0.3 without checksum of its own."""
+    head = bytearray(struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, 17, 0, b"\x0a\0\0\x02", b"\x0a\0\0\x03"))
+    total = sum(struct.unpack("!10H", head))
+    head[10:12] = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+    return FRAME[:14] + head + struct.pack("!HHHH", sport, dport, 8, 0)
+
+
+def test_one_connection_is_forgotten_and_no_other(switch: Vswitch, authority: Authority) -> None:
+    a, b = b"\x0a\0\0\x02", b"\x0a\0\0\x03"
+
+    def known() -> list[tuple[int, int, int, int]]:
+        found = parse(switch.appctl("dpctl/dump-conntrack").splitlines())
+        return sorted((c.zone, c.opened.protocol, c.opened.sport, c.opened.dport) for c in found)
+
+    async def test(session: Session, owner: Owner) -> None:
+        switch.appctl("dpctl/flush-conntrack")
+        frames = [FRAME, *(udp_frame(sport, dport) for sport in (1000, 1001) for dport in (53, 54))]
+        for zone in (7, 8):
+            flow = AddFlow(a_flow(match(IP, (f.SOURCE_ZONE, zone)), (Ct(zone, commit=True),)))
+            session.send([flow])
+            for frame in frames:
+                session.send([], PacketOut(frame, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
+        await session.barrier()
+        want = known()
+        assert len(want) == 10
+        echo = next(c for c in parse(switch.appctl("dpctl/dump-conntrack", "zone=8").splitlines()) if c.opened[0] == 1)
+        commands = [FlushConnection(7, Tuple(17, a, b, 1000, 53)), FlushConnection(8, echo.opened)]
+        assert await refusals(session, *commands) == []
+        want.remove((7, 17, 1000, 53))
+        want.remove((8, 1, echo.opened.sport, echo.opened.dport))
+        assert known() == want
+        # What is not there is no error: it may have ended meanwhile.
+        assert await refusals(session, FlushConnection(7, Tuple(6, a, b, 1, 2))) == []
+        await session.commit([FlushConnection(7, Tuple(17, a, b, sport, 54)) for sport in (1000, 1001)])
+        assert known() == [item for item in want if not (item[0] == 7 and item[3] == 54)]
 
     play(switch, authority, test)
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from contract.real import QNET_SCHEMA, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
+from contract.real import QNET_SCHEMA, REPOSITORY, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
+from qnet_controller.controller.conntrack import READER_PORT
 
 from .tenants import POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest, packed
 
 AGENT = Path(__file__).with_name("agent.py")
+READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 
@@ -133,11 +135,20 @@ class Vswitch:
         fleet.ip(inside, "addr", "add", f"{VTEP_BLOCK}.{self.number}/24", "dev", "br-phy")
         fleet.ip(inside, "link", "set", "br-phy", "up")
 
-    def connect(self) -> None:
-        """Connect to the controller with mutual TLS."""
+    def connect(self, stack: ExitStack) -> None:
+        """Connect to the controller with mutual TLS, and let it ask about connections as systemd does on a host."""
         certificate, key = self.fleet.authority.issue(self.name)
         self.vsctl("set-ssl", str(key), str(certificate), str(self.fleet.authority.ca))
         self.vsctl("set-controller", "br-int", f"ssl:{MANAGEMENT_BLOCK}.254:6653")
+        for name, target in (("ca.pem", self.fleet.authority.ca), ("host.pem", certificate), ("host.key", key)):
+            (self.directory / name).symlink_to(target)
+        stack.enter_context(
+            daemon(
+                "ip", "netns", "exec", self.namespace, "systemd-socket-activate", "--accept", "--inetd",
+                f"--listen={MANAGEMENT_BLOCK}.{self.number}:{READER_PORT}", "/usr/bin/python3", "-I", READER, "c1",
+                f"--pki={self.directory}", f"--control={self.directory}/vswitchd.ctl", directory=self.directory,
+            )
+        )  # fmt: skip
 
 
 class Fleet:
@@ -186,7 +197,7 @@ class Fleet:
         self.load()
         self.start_controller()
         for host in self.hosts.values():
-            host.connect()
+            host.connect(self._stack)
         for pod in self.world.pods.values():
             self.make_pod(pod)
             self.plug(pod)

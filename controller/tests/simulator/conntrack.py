@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from qnet_controller.pipeline import messages
+from qnet_controller.pipeline.connections import Connection as Listed
 from qnet_controller.pipeline.fields import CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, CT_REPLY, CT_TRACKED
 from qnet_controller.pipeline.messages import Nat
 
@@ -96,6 +98,20 @@ class Conntrack:
         """The connections, of all zones or of one."""
         found = {id(c): c for (key, _), c in self._known.items() if zone is None or key == zone}
         return list(found.values())
+
+    def forget(self, zone: int, opened: messages.Tuple) -> None:
+        """Forget one connection of a zone, if it is there."""
+        for connection in self.connections(zone):
+            if _as_listed(connection.forward) == opened:
+                self._forget(zone, connection)
+
+    def listed(self, now: float) -> list[Listed]:
+        """The connections as the dump of a switch shows them."""
+        return [
+            Listed(zone, _as_listed(c.forward), _as_listed(c.reverse), c.mark, c.closing != 3)
+            for (zone, key), c in self._known.items()
+            if key == c.forward and c.expires > now
+        ]
 
     def track(
         self, packet: Packet, zone: int, commit: bool, nat: Nat | None, now: float, mark: int | None = None
@@ -205,6 +221,13 @@ class Conntrack:
                 packet.ipv4_src = before.target
             state |= CT_DESTINATION_NAT
         return Tracked(state, connection.forward, connection.mark)
+
+
+def _as_listed(key: Tuple) -> messages.Tuple:
+    sport, dport = key.sport, key.dport
+    if key.protocol == ICMP:
+        sport, dport = sport & 0xFFFF, (sport >> 16) << 8
+    return messages.Tuple(key.protocol, key.source.to_bytes(4, "big"), key.target.to_bytes(4, "big"), sport, dport)
 
 
 def _may_open(packet: Packet) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from qnet_controller.model.model import Model, Touches
 from qnet_controller.model.objects import Change, Pod, Removed
 from qnet_controller.pipeline import messages as m
+from qnet_controller.pipeline.connections import Ends, concerned, cut, groups_of, zones
 from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.program import SwitchProgram
 
@@ -76,6 +77,7 @@ class Fabric:
         self.intent: dict[tuple[type, str], Change] = {}
         self.nodes: dict[str, Node] = {}
         self.trace: list[str] = []
+        self._concerned: set[str] = set()
         self.commands: list[tuple[str, m.Command]] = []
         self.observers: list[Callable[[Node, list[m.Command]], None]] = []
         for name, (datapath_id, vtep) in hosts.items():
@@ -95,7 +97,24 @@ class Fabric:
                 self.intent.pop((change.kind, change.key), None)
             else:
                 self.intent[type(change), change.key] = change
+        self._concerned |= concerned(self.model, changes)
         self._refresh(self.model.apply(changes))
+
+    def forget(self) -> set[Ends]:
+        """Look the connections up that the changes since the last time may have ended, and forget those that have.
+
+        In production that follows the tables as soon as they are confirmed; returns what was open.
+        """
+        groups, self._concerned = frozenset(self._concerned), set()
+        found: set[Ends] = set()
+        for node in self.nodes.values():
+            where = zones(self.model, node.switch.datapath_id, groups)
+            listed = [item for item in node.switch.conntrack.listed(self.clock.now) if item.zone in where]
+            over = cut(self.model, node.switch.datapath_id, listed, self.clock.now)
+            found |= over.open
+            for other in self.nodes.values():
+                self._send(other, over.flushes.get(other.switch.datapath_id, ()))
+        return found
 
     def _refresh(self, touched: Touches) -> None:
         for node in self.nodes.values():
@@ -194,6 +213,8 @@ class Fabric:
             for node in self.nodes.values():
                 node.switch.age()
                 self._settle(node)
+            gone = (e for e in self.model.exports.values() if e.expires and since < e.expires <= self.clock.now)
+            self._concerned |= {group for export in gone for group in groups_of(export)}
             self._refresh(self.model.expired(since, self.clock.now))
 
     # -- packets -----------------------------------------------------------------------------------------------

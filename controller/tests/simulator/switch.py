@@ -184,6 +184,8 @@ class Switch:
                         self._delete_users(m.UseMeter(number), m.RemovalReason.METER_DELETE)
                 case m.FlushZone(zone):
                     self.conntrack.flush(zone)
+                case m.FlushConnection(zone, opened):
+                    self.conntrack.forget(zone, opened)
 
     def _add(self, flow: m.Flow) -> None:
         check_flow(flow, self._groups, self._meters)

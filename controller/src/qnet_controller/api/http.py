@@ -18,6 +18,7 @@ from ..controller.controller import Controller
 from ..controller.trace import Unknown
 from ..openflow.events import Refused, SessionClosed
 
+LONGEST_WAIT_SECONDS = 600.0
 CONTROLLER = web.AppKey("controller", Controller)
 
 
@@ -94,6 +95,17 @@ async def _flows(request: web.Request) -> web.Response:
     return _json({"host": name, "role": switch.role_name, "flows": rows})
 
 
+async def _receipt(request: web.Request) -> web.Response:
+    """What a generation of the intent has changed; `wait` seconds for the switches to confirm it."""
+    try:
+        generation = int(request.query["generation"])
+        seconds = min(float(request.query.get("wait", "0")), LONGEST_WAIT_SECONDS)
+    except (KeyError, ValueError):
+        raise web.HTTPBadRequest(text="generation: a number is needed; wait: seconds\n") from None
+    receipt = await request.app[CONTROLLER].receipts.wait(generation, seconds)
+    return _json(receipt)
+
+
 def application(controller: Controller) -> web.Application:
     """The routes."""
     app = web.Application(middlewares=[_say_what_is_wrong])
@@ -105,6 +117,7 @@ def application(controller: Controller) -> web.Application:
     app.router.add_get("/v1/trace", _trace)
     app.router.add_get("/v1/explain", _explain)
     app.router.add_get("/v1/flows", _flows)
+    app.router.add_get("/v1/receipt", _receipt)
     return app
 
 

@@ -28,6 +28,7 @@ from . import names, status
 from .mastership import Mastership
 from .metrics import Metrics
 from .rotation import Rotation
+from .receipts import Receipts
 from .switch import FIRST_RETRY_SECONDS, Switch
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Controller:
         self._rotation = Rotation(self.model, self.metrics)
         self.switches: dict[int, Switch] = {}
         self.mastership = Mastership(config, self.switches, self._mastered, self._unmastered)
+        self.receipts = Receipts(config, self.switches, lambda: self.model)
         self.loaded = False
         self.settled = False
         self.generation = 0
@@ -76,8 +78,10 @@ class Controller:
 
     def intent_changed(self, delta: Delta) -> None:
         """Take over a change of intent; the first one completes the model."""
+        self.receipts.arrives(delta.changes, delta.generation)
         self._touch(self.model.apply(delta.changes))
         self.generation = delta.generation
+        self.receipts.arrived(touched=bool(self._dirty))
         self.metrics.malformed_rows.set(delta.malformed)
         self.metrics.generation.set(delta.generation)
         self._count_model()
@@ -121,12 +125,14 @@ class Controller:
             return
         self._rotation.review(touched)
         now = time.time()
+        turn = self.receipts.begin()
         for switch in self.switches.values():
             program = switch.ready()
             if program is None:
                 continue
             try:
-                self._commit(switch, program.refresh(touched, now))
+                commands = program.refresh(touched, now)
+                self.receipts.sent(turn, switch, commands, self._commit(switch, commands))
             except Exception:
                 LOG.exception("cannot correct the flows of %s", switch.host)
                 self.handler_failed(switch.session, "refresh")
@@ -144,9 +150,10 @@ class Controller:
 
     def _expire(self) -> None:
         now = time.time()
-        ended = [e.key for e in self.model.exports.values() if e.expires and self._expired_until < e.expires <= now]
+        ended = [e for e in self.model.exports.values() if e.expires and self._expired_until < e.expires <= now]
         if ended:
-            LOG.info("exports have expired: %s", ", ".join(sorted(ended)))
+            LOG.info("exports have expired: %s", ", ".join(sorted(export.key for export in ended)))
+        self.receipts.expires(ended)
         self._touch(self.model.expired(self._expired_until, now))
         self._expired_until = now
         self._schedule_expiry()
@@ -339,7 +346,7 @@ class Controller:
             switch.host, len(dump.flows), len(dump.groups), len(dump.meters), len(commands), program.status(),
         )  # fmt: skip
         owed, switch.owed = tuple(switch.owed), {}
-        self._commit(switch, (*commands, *owed))
+        self.receipts.adopting(switch, self._commit(switch, (*commands, *owed)))
 
     def _adopt_later(self, switch: Switch) -> None:
         """Compare again with what the switch really holds, after a delay that grows while it does not help."""
@@ -348,10 +355,13 @@ class Controller:
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
-    def _commit(self, switch: Switch, commands: Commands) -> None:
-        if commands:
-            self.metrics.flow_mods.labels(switch.host).inc(len(commands))
-            switch.session.commit(commands).add_done_callback(partial(self._committed, switch))
+    def _commit(self, switch: Switch, commands: Commands) -> asyncio.Future[None] | None:
+        if not commands:
+            return None
+        self.metrics.flow_mods.labels(switch.host).inc(len(commands))
+        future = switch.session.commit(commands)
+        future.add_done_callback(partial(self._committed, switch))
+        return future
 
     def _committed(self, switch: Switch, future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -446,6 +456,7 @@ class Controller:
         for timer in (self._settling, self._expiry):
             if timer:
                 timer.cancel()
+        self.receipts.stop()
         for switch in list(self.switches.values()):
             switch.stop()
         for session in list(self._sessions):

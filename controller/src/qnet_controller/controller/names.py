@@ -20,6 +20,7 @@ from ..pipeline.messages import (
     DeleteMeter,
     Feature,
     FlowKey,
+    FlushConnection,
     FlushZone,
     PacketIn,
     PutGroup,
@@ -93,6 +94,9 @@ def command_name(model: Model, command: Command | None) -> str:
             return f"deletion of meter {number}"
         case FlushZone(zone):
             return f"flush of conntrack zone {zone}"
+        case FlushConnection(zone, opened):
+            ends = f"{address_text(opened.source)} to {address_text(opened.target)}"
+            return f"flush of a connection from {ends} in conntrack zone {zone}"
 
 
 def packet_name(model: Model, packet: PacketIn) -> str:

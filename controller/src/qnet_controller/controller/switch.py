@@ -21,7 +21,8 @@ LONGEST_CLAIM_SECONDS = 480.0
 class Switch:
     """A session that has been admitted as a host's switch.
 
-    `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided.
+    `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided;
+    `synced`: the switch has confirmed what the adoption corrected.
     """
 
     session: Session
@@ -31,6 +32,7 @@ class Switch:
     role: int = Roles.NOCHANGE
     wanted_role: int = Roles.NOCHANGE
     adopted: bool = False
+    synced: bool = False
     program: SwitchProgram | None = None
     owed: dict[FlushZone, None] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None

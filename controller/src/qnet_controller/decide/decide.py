@@ -110,7 +110,7 @@ def _to_service_ip(model: Model, origin: Origin, group: SecurityGroup, target: S
         return Verdict(Kind.DROP, f"service_ip {target.key}")
     if target.service.partition("/")[0] == group.name:
         return Verdict(Kind.SERVICE, f"service_ip {target.key}")
-    grant = _grant(model, target.service, group.name, _over(target), now)
+    grant = _grant(model, target.service, group.name, over(target), now)
     return _granted(grant, Kind.SERVICE) if grant else Verdict(Kind.DROP, f"service_ip {target.key}")
 
 
@@ -138,14 +138,14 @@ def _otherwise(answers: tuple[Grant, ...]) -> Kind:
     return Kind.REPLIES if answers else Kind.DROP
 
 
-def _grants(model: Model, service: str, to_group: str, now: float) -> Iterator[Grant]:
-    """What the export of a service to a group grants now."""
+def grants(model: Model, service: str, to_group: str, now: float) -> Iterator[Grant]:
+    """What the export of a service to a group grants at `now` (Unix seconds)."""
     export = model.exports.get(f"{service}->{to_group}")
     if export is None or not export.valid(now):
         return
     addresses = [model.service_ips[key] for key in sorted(model.service_ips_of.get(service, ()))]
     for address in addresses:
-        yield Grant(export, _over(address))
+        yield Grant(export, over(address))
     if export.direct:
         yield Grant(export, DIRECT)
     if export.direct or addresses:
@@ -153,16 +153,17 @@ def _grants(model: Model, service: str, to_group: str, now: float) -> Iterator[G
 
 
 def _grant(model: Model, service: str, to_group: str, way: str, now: float) -> Grant | None:
-    return next((grant for grant in _grants(model, service, to_group, now) if grant.way == way), None)
+    return next((grant for grant in grants(model, service, to_group, now) if grant.way == way), None)
 
 
 def _answers(model: Model, group: str, other: str, now: float) -> Iterator[Grant]:
     """The grants by which pods of `other` may open connections to pods of `group`."""
     for service in sorted(model.services_of.get(group, ())):
-        yield from _grants(model, service, other, now)
+        yield from grants(model, service, other, now)
 
 
-def _over(target: ServiceIP) -> str:
+def over(target: ServiceIP) -> str:
+    """The way of a grant over a Service IP. With the address: one that comes back under another revives nothing."""
     return f"{target.key} {target.address.hex()}"
 
 

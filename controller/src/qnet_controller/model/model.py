@@ -68,6 +68,7 @@ class Model:
         self.service_ips_of: dict[str, set[str]] = defaultdict(set)
         self.services_of: dict[str, set[str]] = defaultdict(set)
         self.exports_of: dict[str, set[str]] = defaultdict(set)
+        self.exports_to: dict[str, set[str]] = defaultdict(set)
         self._sightings: dict[str, dict[int, Location]] = defaultdict(dict)
         self._ports_of: dict[int, dict[int, str]] = defaultdict(dict)
         self._absent: set[int] = set()
@@ -85,7 +86,7 @@ class Model:
         return frozenset(touched)
 
     def _replace(self, kind: type[Object], key: str, new: Object | None) -> set[Touch]:
-        table: dict[str, Object] = self._table(kind)
+        table: dict[str, Object] = self.table(kind)
         old = table.get(key)
         if old == new:
             return set()
@@ -100,7 +101,8 @@ class Model:
             touched |= self._touches(new)
         return touched
 
-    def _table(self, kind: type[Object]) -> dict[str, Object]:
+    def table(self, kind: type[Object]) -> dict[str, Object]:
+        """The objects of a kind by key. Only `apply` may change it."""
         tables: dict[type[Object], object] = {
             Network: self.networks,
             Host: self.hosts,
@@ -134,6 +136,7 @@ class Model:
                     self.owner[item.network, address] = item
             case Export():
                 self.exports_of[item.service].add(item.key)
+                self.exports_to[item.to_group].add(item.key)
 
     def _unindex(self, item: Object) -> None:
         match item:
@@ -157,6 +160,7 @@ class Model:
                     _drop(self.owner, (item.network, address), item)
             case Export():
                 _discard(self.exports_of, item.service, item.key)
+                _discard(self.exports_to, item.to_group, item.key)
 
     def _touches(self, item: Object) -> set[Touch]:
         match item:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..pipeline.messages import AddMeter, Command, DeleteMeter, FlushZone, PacketOut
+from ..pipeline.messages import AddMeter, Command, DeleteMeter, FlushConnection, FlushZone, PacketOut
 from . import wire
 from .codec import SwitchError
 from .events import CommitFailed
 
 _XIDS = 0xFFFFFFFF
 _REMEMBERED = 4096
+_AFTERWARDS = (DeleteMeter, FlushZone, FlushConnection)
 
 
 class Line(Protocol):
@@ -138,7 +139,7 @@ class Outbox:
         """
         out: list[bytes] = []
         self._plain(commit, commit.of(AddMeter), out)
-        bundled = [c for c in commit.commands if not isinstance(c, AddMeter | DeleteMeter | FlushZone)]
+        bundled = [c for c in commit.commands if not isinstance(c, (AddMeter, *_AFTERWARDS))]
         if not bundled:
             self._finish(commit, out)
             return
@@ -160,7 +161,7 @@ class Outbox:
 
     def _finish(self, commit: _Commit, out: list[bytes]) -> None:
         if not commit.failures:
-            self._plain(commit, commit.of(DeleteMeter, FlushZone), out)
+            self._plain(commit, commit.of(*_AFTERWARDS), out)
         self._barrier(commit, out, self._ended)
 
     def _plain(self, commit: _Commit, commands: list[Command], out: list[bytes]) -> None:

@@ -23,6 +23,7 @@ from ..pipeline.messages import (
     DeleteFlow,
     DeleteGroup,
     DeleteMeter,
+    FlushConnection,
     FlushZone,
     Goto,
     Group,
@@ -65,7 +66,7 @@ BAND_DROP = 1
 # ofp_bundle_ctrl_type, ofp_bundle_flags
 BUNDLE_OPEN, BUNDLE_COMMIT, BUNDLE_DISCARD = 0, 4, 6
 BUNDLE_ATOMIC_ORDERED = 3
-CT_FLUSH_ZONE = 29
+CT_FLUSH_ZONE, CT_FLUSH = 29, 32
 NETRONOME, NETRONOME_SELECTION = 0x0000154D, 1
 
 MAX_BUCKET_BYTES = 24 * 1024
@@ -85,6 +86,16 @@ _PACKET_OUT = Struct("!IHxx")
 _BUNDLE_CONTROL = Struct("!IHH")
 _BUNDLE_ADD = Struct("!IxxH")
 _FLUSH_ZONE = Struct("!II6xH")
+_FLUSH = Struct("!IIB7x")
+_FLUSH_OPENED = Struct("!HH4x")
+_FLUSH_ADDRESS = Struct("!HH16s4x")
+_FLUSH_PORT = Struct("!HHHxx")
+_FLUSH_BYTE = Struct("!HHB3x")
+# nx_ct_flush_tlv_type, nx_ct_flush_tuple_tlv_type
+_FLUSH_ZONE_ID = 2
+_FLUSH_SOURCE, _FLUSH_TARGET, _FLUSH_SPORT, _FLUSH_DPORT, _FLUSH_ICMP_ID, _FLUSH_ICMP_TYPE, _FLUSH_ICMP_CODE = range(7)
+_ICMP_PROTOCOLS = (1, 58)
+_MAPPED_IPV4 = bytes(10) + b"\xff\xff"
 
 _OUTPUT = Struct("!HHIH6x")
 _GROUP = Struct("!HHI")
@@ -275,6 +286,24 @@ def _flush_zone(command: FlushZone) -> Iterator[tuple[int, bytes]]:
     yield EXPERIMENTER, _FLUSH_ZONE.pack(NICIRA, CT_FLUSH_ZONE, command.zone)
 
 
+def _mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else _MAPPED_IPV4 + address
+
+
+def _flush_connection(command: FlushConnection) -> Iterator[tuple[int, bytes]]:
+    # The tuple of the opener alone, complete: Open vSwitch then looks one connection up and does not walk through all.
+    protocol, source, target, sport, dport = command.opened
+    body = _FLUSH_ADDRESS.pack(_FLUSH_SOURCE, 20, _mapped(source))
+    body += _FLUSH_ADDRESS.pack(_FLUSH_TARGET, 20, _mapped(target))
+    if protocol in _ICMP_PROTOCOLS:
+        body += _FLUSH_PORT.pack(_FLUSH_ICMP_ID, 8, sport)
+        body += _FLUSH_BYTE.pack(_FLUSH_ICMP_TYPE, 5, dport >> 8) + _FLUSH_BYTE.pack(_FLUSH_ICMP_CODE, 5, dport & 0xFF)
+    else:
+        body += _FLUSH_PORT.pack(_FLUSH_SPORT, 8, sport) + _FLUSH_PORT.pack(_FLUSH_DPORT, 8, dport)
+    head = _FLUSH.pack(NICIRA, CT_FLUSH, protocol) + _FLUSH_OPENED.pack(0, _FLUSH_OPENED.size + len(body))
+    yield EXPERIMENTER, head + body + _FLUSH_PORT.pack(_FLUSH_ZONE_ID, 8, command.zone)
+
+
 _COMMANDS: dict[type, Callable[..., Iterator[tuple[int, bytes]]]] = {
     AddFlow: _add_flow,
     DeleteFlow: _delete_flow,
@@ -283,6 +312,7 @@ _COMMANDS: dict[type, Callable[..., Iterator[tuple[int, bytes]]]] = {
     AddMeter: _add_meter,
     DeleteMeter: _delete_meter,
     FlushZone: _flush_zone,
+    FlushConnection: _flush_connection,
 }
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .fields import Bits, Field
 from .tables import Table
@@ -286,7 +286,26 @@ class FlushZone:
     zone: int
 
 
-Command = AddFlow | DeleteFlow | PutGroup | DeleteGroup | AddMeter | DeleteMeter | FlushZone
+class Tuple(NamedTuple):
+    """One direction of a connection on the wire. ICMP: `sport` is the identifier, `dport` is type << 8 | code."""
+
+    protocol: int
+    source: bytes
+    target: bytes
+    sport: int
+    dport: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushConnection:
+    """Forget one connection of a conntrack zone (NXT_CT_FLUSH): the one whose opener sends `opened`."""
+
+    zone: int
+    opened: Tuple
+
+
+Flush = FlushZone | FlushConnection
+Command = AddFlow | DeleteFlow | PutGroup | DeleteGroup | AddMeter | DeleteMeter | Flush
 Commands = tuple[Command, ...]
 
 
