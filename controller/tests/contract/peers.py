@@ -15,7 +15,7 @@ from qnet_controller.openflow.codec import Role, SwitchError
 from qnet_controller.openflow.events import Limits
 from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.openflow.session import Session
-from qnet_controller.pipeline.messages import Command, FlowRemoved, PacketIn, Port
+from qnet_controller.pipeline.messages import Command, FlowRemoved, PacketIn, Port, Tampered
 
 QUICK = Limits(handshake=1.0, echo_interval=0.2, silence=0.8, reply=5.0)
 
@@ -63,6 +63,9 @@ class Owner:
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         self._note("flow_removed", removed)
+
+    def tampered(self, session: Session, found: list[Tampered]) -> None:
+        self._note("tampered", found)
 
     def role_changed(self, session: Session, role: Role) -> None:
         self._note("role_changed", role)

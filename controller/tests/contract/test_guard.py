@@ -15,7 +15,8 @@ from contract.peers import HELLO, features, message
 from qnet_controller.openflow import codec, guard, oxm, reading
 from qnet_controller.openflow.guard import Multipart, Type, Violation
 from qnet_controller.pipeline.fields import ARP_OP, ETH_TYPE, IN_PORT, IPV4_DST, ORIGIN, VNI
-from qnet_controller.pipeline.messages import Port, match
+from qnet_controller.pipeline.messages import Port, Tampered, match
+from qnet_controller.pipeline.tables import Table
 
 MATCH = oxm.encode_match(match((IN_PORT, 3), (ETH_TYPE, 0x806), (ARP_OP, 1), (VNI, 100), (ORIGIN, 1)))
 XREG = struct.pack("!HHIQQ", 1, 24, 0x8001_0110, 0x64_0000_0001, 0xFFFFFF_0000FFFF)
@@ -53,6 +54,15 @@ SAMPLES: dict[str, bytes] = {
     "flows": multipart(Multipart.FLOW_DESC, flow(MATCH), flow(XREG), flow(oxm.encode_match(()))),
     "groups": multipart(Multipart.GROUP_STATS, struct.pack("!H2xI32x", 56, 77) + bytes(16)),
     "meters": multipart(Multipart.METER_DESC, struct.pack("!HHIHHII4x", 24, 6, 3, 1, 16, 300, 300)),
+    "flow updates": multipart(
+        Multipart.FLOW_MONITOR,
+        struct.pack("!HHBBHHH4xQ", 24 + len(MATCH), 1, 2, 3, 0, 0, 9, 5) + MATCH,
+        struct.pack("!HHI", 8, 4, 77),
+        struct.pack("!HHBBHHH4xQ", 24 + len(MATCH), 2, 2, 0, 0, 0, 9, 5) + MATCH,
+    ),
+    "request forward": message(
+        Type.REQUESTFORWARD, struct.pack("!BBHI", 6, 15, 24, 6) + struct.pack("!HBxI8x", 2, 1, 9)
+    ),
     "bundle reply": message(Type.BUNDLE_CONTROL, struct.pack("!IHH", 1, 5, 3)),
 }
 
@@ -65,10 +75,12 @@ READERS: dict[int, Callable[[bytes], object]] = {
     Type.PORT_STATUS: codec.read_port_status,
     Type.ROLE_REPLY: codec.read_role,
     Type.ROLE_STATUS: codec.read_role_status,
+    Type.REQUESTFORWARD: reading.foreign_request,
 }
 MULTIPART_READERS: dict[int, Callable[[bytes], object]] = {
     Multipart.PORT_DESC: codec.read_ports,
-    Multipart.FLOW_DESC: lambda data: list(reading.flows(data)),
+    Multipart.FLOW_DESC: lambda data: [*reading.flows(data), *reading.counted_flows(data)],
+    Multipart.FLOW_MONITOR: lambda data: list(reading.foreign_flows(data)),
     Multipart.GROUP_STATS: lambda data: list(reading.groups(data)),
     Multipart.METER_DESC: lambda data: list(reading.meters(data)),
 }
@@ -107,6 +119,9 @@ def test_what_is_read_is_what_was_sent() -> None:
     assert codec.read_ports(SAMPLES["ports"]) == [Port(5, "veth5", True)] * 2
     assert list(reading.groups(SAMPLES["groups"])) == [77]
     assert list(reading.meters(SAMPLES["meters"])) == [3]
+    (foreign,) = reading.foreign_flows(SAMPLES["flow updates"])
+    assert foreign == Tampered("flow", False, (Table.PLAN, 9, first.key[2]))
+    assert reading.foreign_request(SAMPLES["request forward"]) == Tampered("group", True, number=9)
     assert codec.read_hello(SAMPLES["hello"]) == {6}
     assert codec.read_hello(SAMPLES["hello with two words of versions"]) == {6, 32}
     assert codec.read_hello(SAMPLES["hello with a strange element"]) == {6}

@@ -175,9 +175,10 @@ class Switch:
                 case m.DeleteGroup(number):
                     if self._groups.pop(number, None):
                         self._delete_users(m.UseGroup(number), m.RemovalReason.GROUP_DELETE)
-                case m.AddMeter(meter):
-                    if meter.id in self._meters:
-                        raise Refused(f"OFPMMFC_METER_EXISTS: meter {meter.id}")
+                case m.AddMeter(meter, exists):
+                    if exists != (meter.id in self._meters):
+                        error = "OFPMMFC_UNKNOWN_METER" if exists else "OFPMMFC_METER_EXISTS"
+                        raise Refused(f"{error}: meter {meter.id}")
                     self._meters[meter.id] = (meter, float(meter.burst), self._clock())
                 case m.DeleteMeter(number):
                     if self._meters.pop(number, None):

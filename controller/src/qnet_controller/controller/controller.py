@@ -21,7 +21,7 @@ from ..openflow.codec import Role, Roles, SwitchError
 from ..openflow.events import CommitFailed, Dump, Refused, SessionClosed
 from ..openflow.session import Session
 from ..ovsdb.feed import Delta
-from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port
+from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port, Tampered
 from ..pipeline.program import SwitchProgram
 from ..pipeline.tables import Table
 from . import names, status
@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 SETTLE_SECONDS = 3.0
 HOST_GRACE_SECONDS = 3.0
 LONGEST_EXPIRY_WAIT_SECONDS = 30.0  # wall-clock time may jump: look again at least this often
-REFUSALS_LOGGED_PER_SECOND = 20
+LINES_PER_SECOND = 20  # of a kind that others can cause in numbers
 _LOGGED_FAILURES = 5
 _FIRST_RESERVED_PORT = 0xFFFFFF00
 _TABLE_TITLES = {int(table): table.title for table in Table}
@@ -72,7 +72,8 @@ class Controller:
         self._settling: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expired_until = time.time()
-        self._refusals = names.Budget(REFUSALS_LOGGED_PER_SECOND)
+        self._refusals = names.Budget(LINES_PER_SECOND)
+        self._reports = names.Budget(LINES_PER_SECOND)
 
     # -- intent ----------------------------------------------------------------------------------------------------
 
@@ -302,6 +303,7 @@ class Controller:
         self._adopt(switch)
 
     def _unmastered(self, switch: Switch) -> None:
+        switch.session.monitor(False)
         self._programs.pop(switch.datapath_id, None)
         self._count_roles()
 
@@ -318,6 +320,7 @@ class Controller:
             switch.retry = None
         if switch.role == Roles.MASTER and self.switches.get(switch.datapath_id) is switch:
             switch.adopted = False
+            switch.session.monitor(True)  # before the dump, so that nothing falls between the two
             switch.session.fetch_dump(partial(self._dumped, switch), partial(self._dump_failed, switch))
 
     def _dump_failed(self, switch: Switch, error: Exception) -> None:
@@ -352,6 +355,28 @@ class Controller:
         """Compare again with what the switch really holds, after a delay that grows while it does not help."""
         if switch.retry is None and self.switches.get(switch.datapath_id) is switch:
             switch.retry = self._loop.call_later(switch.next_delay(), self._adopt, switch)
+
+    def tampered(self, session: Session, found: list[Tampered]) -> None:
+        """Someone else has changed flows, groups or meters: put them right at once."""
+        switch = self._switch(session)
+        if switch is None:
+            return
+        if not switch.tampered:  # a group and the flows that went with it are one repair
+            self._loop.call_soon(self._repair, switch)
+        switch.tampered += found
+
+    def _repair(self, switch: Switch) -> None:
+        found, switch.tampered = switch.tampered, []
+        program = switch.ready()
+        if program is None:
+            return  # what is there is compared as a whole when the switch is adopted
+        intended = program.flows
+        for item in found:
+            self.metrics.tampered.labels(switch.host, item.kind).inc()
+            if self._reports.allow(time.monotonic()):
+                flow = intended.get(item.key) if item.key else None
+                LOG.warning("%s: someone else %s", switch.host, names.tampered_name(self.model, item, flow))
+        self._commit(switch, program.repair(found))
 
     # -- commands ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Metrics:
         self.flow_removed = self._counter("qnet_flow_removed", "Flows that ended by themselves", "switch")
         self.errors = self._counter("qnet_openflow_errors", "Errors reported by switches", "switch", "error")
         self.adoptions = self._counter("qnet_adoptions", "Times a switch was adopted", "switch")
+        self.tampered = self._counter("qnet_tampered", "Changes by others that were put right", "switch", "kind")
         self.violations = self._counter("qnet_guard_violations", "Peers dropped for breaking OpenFlow")
         self.handler_exceptions = self._counter("qnet_handler_exceptions", "Exceptions survived in a handler", "event")
         self.turned_away = self._counter("qnet_turned_away", "Connections without a certificate of the fleet")

@@ -19,11 +19,13 @@ from ..pipeline.messages import (
     DeleteGroup,
     DeleteMeter,
     Feature,
+    Flow,
     FlowKey,
     FlushConnection,
     FlushZone,
     PacketIn,
     PutGroup,
+    Tampered,
     object_hash,
 )
 from ..pipeline.packet import ip_addresses
@@ -97,6 +99,15 @@ def command_name(model: Model, command: Command | None) -> str:
         case FlushConnection(zone, opened):
             ends = f"{address_text(opened.source)} to {address_text(opened.target)}"
             return f"flush of a connection from {ends} in conntrack zone {zone}"
+
+
+def tampered_name(model: Model, item: Tampered, intended: Flow | None) -> str:
+    """What someone else did: to which flow, group or meter, and whose it is."""
+    done = "deleted" if item.gone else "added or changed"
+    if item.key is None:
+        return f"{done}: " + (f"{item.kind} {item.number}" if item.number is not None else f"every {item.kind}")
+    what = cookie_name(model, intended.cookie) if intended else "a flow that is not intended"
+    return f"{done}: {what} in {_key_name(item.key)}"
 
 
 def packet_name(model: Model, packet: PacketIn) -> str:

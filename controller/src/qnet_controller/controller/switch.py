@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..openflow.codec import Roles
 from ..openflow.session import Session
-from ..pipeline.messages import FlushZone
+from ..pipeline.messages import FlushZone, Tampered
 from ..pipeline.program import SwitchProgram
 
 FIRST_RETRY_SECONDS = 1.0
@@ -35,6 +35,7 @@ class Switch:
     synced: bool = False
     program: SwitchProgram | None = None
     owed: dict[FlushZone, None] = field(default_factory=dict)
+    tampered: list[Tampered] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
     retry_seconds: float = FIRST_RETRY_SECONDS

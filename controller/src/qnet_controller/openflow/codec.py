@@ -131,6 +131,7 @@ def set_async(xid: int) -> bytes:
     removed = 1 << _ofp.OFPRR_IDLE_TIMEOUT | 1 << _ofp.OFPRR_HARD_TIMEOUT | 1 << _ofp.OFPRR_DELETE
     ports = 1 << _ofp.OFPPR_ADD | 1 << _ofp.OFPPR_DELETE | 1 << _ofp.OFPPR_MODIFY
     role = 1 << _ofp.OFPCRR_MASTER_REQUEST | 1 << _ofp.OFPCRR_CONFIG
+    forwarded = 1 << _ofp.OFPRFR_GROUP_MOD | 1 << _ofp.OFPRFR_METER_MOD
     masks = {
         _ofp.OFPACPT_PACKET_IN_SLAVE: 0,
         _ofp.OFPACPT_PACKET_IN_MASTER: packet_in,
@@ -143,7 +144,7 @@ def set_async(xid: int) -> bytes:
         _ofp.OFPACPT_TABLE_STATUS_SLAVE: 0,
         _ofp.OFPACPT_TABLE_STATUS_MASTER: 0,
         _ofp.OFPACPT_REQUESTFORWARD_SLAVE: 0,
-        _ofp.OFPACPT_REQUESTFORWARD_MASTER: 0,
+        _ofp.OFPACPT_REQUESTFORWARD_MASTER: forwarded,
     }
     properties = [_parser.OFPAsyncConfigPropReasons(kind, 8, mask) for kind, mask in masks.items()]
     return _bytes(_parser.OFPSetAsync(_datapath, properties), xid)
@@ -160,6 +161,19 @@ def multipart_request(kind: Multipart, xid: int) -> bytes:
         ),
     }
     return _bytes(requests[kind](), xid)
+
+
+_MONITOR = 1
+
+
+def monitor_request(on: bool, xid: int) -> bytes:
+    """Ask to be told of every flow that someone else adds, changes or removes, or to be told no more."""
+    request = _parser.OFPFlowMonitorRequest(
+        _datapath, 0, _MONITOR, _ofp.OFPP_ANY, _ofp.OFPG_ANY,
+        _ofp.OFPFMF_ADD | _ofp.OFPFMF_REMOVED | _ofp.OFPFMF_MODIFY, _ofp.OFPTT_ALL,
+        _ofp.OFPFMC_ADD if on else _ofp.OFPFMC_DELETE, _parser.OFPMatch(),
+    )  # fmt: skip
+    return _bytes(request, xid)
 
 
 # -- from the switch ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..pipeline.messages import Command, FlowRemoved, InstalledFlow, PacketIn, Port
+from ..pipeline.messages import Command, FlowRemoved, InstalledFlow, PacketIn, Port, Tampered
 from .codec import Role, SwitchError
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Events(Protocol):
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended."""
+
+    def tampered(self, session: Session, found: list[Tampered]) -> None:
+        """Someone else has changed flows, groups or meters of the switch."""
 
     def role_changed(self, session: Session, role: Role) -> None:
         """Someone else has changed the role of this connection."""

@@ -53,6 +53,7 @@ class Multipart(IntEnum):
     GROUP_STATS = 6
     METER_DESC = 10
     PORT_DESC = 13
+    FLOW_MONITOR = 16
 
 
 def elements(
@@ -179,8 +180,34 @@ def _multipart(data: bytes) -> None:
         for offset, length in elements(data, 16, len(data), what="meter", smallest=8, length_at=0):
             for _ in elements(data, offset + 8, offset + length, what="meter band", smallest=16, length_at=2):
                 pass
+    elif kind == Multipart.FLOW_MONITOR:
+        _flow_updates(data)
     else:
         raise Violation(f"a multipart reply of type {kind} that nobody asked for")
+
+
+SHORT_UPDATE_EVENTS = (4, 5, 6)
+"""ofp_flow_update_event: ABBREV, PAUSED and RESUMED have no flow."""
+
+
+def _flow_updates(data: bytes) -> None:
+    for offset, length in elements(data, 16, len(data), what="flow update", smallest=8, length_at=0):
+        if unpack_from("!H", data, offset + 2)[0] in SHORT_UPDATE_EVENTS:
+            continue
+        if length < 32:
+            raise Violation(f"flow update has length {length}, the least is 32")
+        after = _padded(data, offset + 24, offset + length, "match", 2)
+        for _ in elements(data, after, offset + length, what="instruction", smallest=8, length_at=2):
+            pass
+
+
+def _requestforward(data: bytes) -> None:
+    length, kind = unpack_from("!H", data, 10)[0], data[9]
+    if length != len(data) - 8:
+        raise Violation(f"the request of a REQUESTFORWARD has length {length} in {len(data)} bytes")
+    least = _FORWARDED.get(kind)
+    if least is None or length < least:
+        raise Violation(f"a REQUESTFORWARD of a request of type {kind} and length {length}")
 
 
 def _flow_descs(data: bytes) -> None:
@@ -220,6 +247,10 @@ def _bundle_control(data: bytes) -> None:
         pass
 
 
+# OFPT_GROUP_MOD and OFPT_METER_MOD with the least length of each
+GROUP_MOD, METER_MOD = 15, 29
+_FORWARDED = {GROUP_MOD: 16, METER_MOD: 16}
+
 # type: (least length, check of the body)
 _CHECKERS: dict[int, tuple[int, Callable[[bytes], None] | None]] = {
     Type.HELLO: (8, _hello),
@@ -236,7 +267,7 @@ _CHECKERS: dict[int, tuple[int, Callable[[bytes], None] | None]] = {
     Type.ROLE_REPLY: (24, _exactly(24)),
     Type.ROLE_STATUS: (24, _role_status),
     Type.TABLE_STATUS: (8, None),
-    Type.REQUESTFORWARD: (8, None),
+    Type.REQUESTFORWARD: (24, _requestforward),
     Type.BUNDLE_CONTROL: (16, _bundle_control),
     Type.CONTROLLER_STATUS: (8, None),
 }

@@ -10,10 +10,19 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import cast
 
-from ..pipeline.messages import FlowKey, FlowRemoved, InstalledFlow, Match, PacketIn, Traffic
+from ..pipeline.messages import (
+    FlowKey,
+    FlowRemoved,
+    InstalledFlow,
+    Match,
+    PacketIn,
+    RemovalReason,
+    Tampered,
+    Traffic,
+)
 from ..pipeline.tables import Table
 from . import oxm
-from .guard import Violation, elements
+from .guard import GROUP_MOD, SHORT_UPDATE_EVENTS, Violation, elements
 
 _PACKET_IN = Struct("!IHBBQ")
 _FLOW_REMOVED = Struct("!BBHHHQ")
@@ -21,6 +30,10 @@ _FLOW_DESC = Struct("!HxxBxHHHHHQ")
 
 # ofp_oxs_class OPENFLOW_BASIC, OFPXST_OFB_PACKET_COUNT and _BYTE_COUNT
 _OXS_PACKETS, _OXS_BYTES = 0x80020800, 0x80020A00
+
+_REMOVED = 2  # ofp_flow_update_event
+_DELETE = 2  # OFPGC_DELETE and OFPMC_DELETE
+_ALL_GROUPS = 0xFFFFFF00
 
 _TABLES: dict[int, Table] = {int(table): table for table in Table}
 HIGHEST_METER = 0xFFFF0000
@@ -75,6 +88,32 @@ def _traffic(data: bytes, offset: int, end: int) -> Traffic:
         found[head & 0xFFFFFE00] = int.from_bytes(data[position + 4 : after], "big")
         position = after
     return Traffic(found[_OXS_PACKETS], found[_OXS_BYTES])
+
+
+def foreign_flows(data: bytes) -> Iterator[Tampered]:
+    """What someone else did, in one part of a flow monitor's report.
+
+    The switch abbreviates our own changes (OpenFlow 1.5.1, section 7.3.5.19.2); what expired is no one's doing.
+    """
+    for offset, length in elements(data, 16, len(data), what="flow update", smallest=8, length_at=0):
+        event = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if event in SHORT_UPDATE_EVENTS:
+            continue
+        table, reason, priority = data[offset + 4], data[offset + 5], data[offset + 10 : offset + 12]
+        gone = event == _REMOVED
+        if gone and reason in (RemovalReason.IDLE_TIMEOUT, RemovalReason.HARD_TIMEOUT):
+            continue
+        matching, _ = oxm.decode_match(data, offset + 24, offset + length)
+        yield Tampered("flow", gone, key(table, int.from_bytes(priority, "big"), matching))
+
+
+def foreign_request(data: bytes) -> Tampered:
+    """The change of a group or a meter by someone else that a REQUESTFORWARD carries."""
+    command = int.from_bytes(data[16:18], "big")
+    number = int.from_bytes(data[20:24], "big")
+    if data[9] == GROUP_MOD:
+        return Tampered("group", command == _DELETE, number=None if number >= _ALL_GROUPS else number)
+    return Tampered("meter", command == _DELETE, number=None if number >= HIGHEST_METER else number)
 
 
 def groups(data: bytes) -> Iterator[int]:

@@ -58,6 +58,7 @@ class Session(asyncio.Protocol):
         self._heard = self._loop.time()
         self._timers: list[asyncio.TimerHandle] = []
         self._xid = 0
+        self._monitors = self._monitored = False
         self._requests: dict[int, _Request] = {}
         self._outbox = Outbox(self, self._loop)
         self._handlers: dict[int, Callable[[bytes], None]] = {
@@ -73,6 +74,7 @@ class Session(asyncio.Protocol):
             Type.ROLE_REPLY: self._on_reply,
             Type.BARRIER_REPLY: self._on_reply,
             Type.MULTIPART_REPLY: self._on_multipart,
+            Type.REQUESTFORWARD: self._on_requestforward,
         }
 
     def __str__(self) -> str:
@@ -274,6 +276,10 @@ class Session(asyncio.Protocol):
         xid = int.from_bytes(message[4:8], "big")
         kind, flags = _MULTIPART.unpack_from(message, 8)
         request = self._requests.get(xid)
+        if request is None and kind == Multipart.FLOW_MONITOR and self._monitored:
+            if found := list(reading.foreign_flows(message)):
+                self._deliver("tampered", found)
+            return
         if request is None or request.multipart != kind:
             raise Violation(f"a multipart reply of type {kind} that nobody asked for")
         request.parts.append(message)
@@ -283,6 +289,9 @@ class Session(asyncio.Protocol):
         if not flags & 1:
             del self._requests[xid]
             request.done(b"")
+
+    def _on_requestforward(self, message: bytes) -> None:
+        self._deliver("tampered", [reading.foreign_request(message)])
 
     def _on_bundle_control(self, message: bytes) -> None:
         xid = int.from_bytes(message[4:8], "big")
@@ -373,6 +382,22 @@ class Session(asyncio.Protocol):
         self._collect(Multipart.METER_DESC, lambda parts: meters.update(_flat(reading.meters, parts)), failed)
         self._collect(Multipart.GROUP_STATS, lambda parts: groups.update(_flat(reading.groups, parts)), ignore)
         self._collect(Multipart.FLOW_DESC, flows, ignore)
+
+    def monitor(self, on: bool) -> None:
+        """Be told of what others change, from the next command on, or no more."""
+        if on == self._monitors or self._transport is None or self._transport.is_closing():
+            return
+        self._monitors = on
+        self._monitored = True  # from now on: after the end, reports may still be on their way
+        xid = self.next_xid()
+        self._requests[xid] = _Request(
+            (Type.MULTIPART_REPLY,), lambda _: None, self._unmonitored, Multipart.FLOW_MONITOR
+        )
+        self._outbox.emit(codec.monitor_request(on, xid))
+
+    def _unmonitored(self, error: Exception) -> None:
+        if not isinstance(error, SessionClosed):
+            LOG.warning("%s does not report what others change in it: %s", self, error)
 
     async def fetch_traffic(self) -> list[tuple[InstalledFlow, Traffic]]:
         """Ask for the flows and what each has carried; a slave may ask too.

@@ -60,7 +60,7 @@ GROUP_ADD, GROUP_MODIFY, GROUP_DELETE, GROUP_INSERT_BUCKET = 0, 1, 2, 3
 GROUP_SELECT = 1
 BUCKET_LAST, BUCKET_ALL = 0xFFFFFFFE, 0xFFFFFFFF
 # ofp_meter_mod_command, ofp_meter_flags, ofp_meter_band_type
-METER_ADD, METER_DELETE = 0, 2
+METER_ADD, METER_MODIFY, METER_DELETE = 0, 1, 2
 METER_PACKETS, METER_BURST = 2, 4
 BAND_DROP = 1
 # ofp_bundle_ctrl_type, ofp_bundle_flags
@@ -275,7 +275,8 @@ def _delete_group(command: DeleteGroup) -> Iterator[tuple[int, bytes]]:
 def _add_meter(command: AddMeter) -> Iterator[tuple[int, bytes]]:
     meter: Meter = command.meter
     flags = METER_PACKETS | METER_BURST
-    yield METER_MOD, _METER_MOD.pack(METER_ADD, flags, meter.id, BAND_DROP, 16, meter.rate, meter.burst)
+    how = METER_MODIFY if command.exists else METER_ADD
+    yield METER_MOD, _METER_MOD.pack(how, flags, meter.id, BAND_DROP, 16, meter.rate, meter.burst)
 
 
 def _delete_meter(command: DeleteMeter) -> Iterator[tuple[int, bytes]]:

@@ -267,9 +267,10 @@ class DeleteGroup:
 
 @dataclass(frozen=True, slots=True)
 class AddMeter:
-    """Add a meter."""
+    """Add a meter, or with `exists` change it."""
 
     meter: Meter
+    exists: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +362,19 @@ class Traffic:
 
     packets: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tampered:
+    """Someone else has changed a flow (`key`), a group or a meter (`number`; None: all of them) of the switch.
+
+    `gone`: it has been deleted; otherwise it is there, but nobody knows with what content.
+    """
+
+    kind: Literal["flow", "group", "meter"]
+    gone: bool
+    key: FlowKey | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

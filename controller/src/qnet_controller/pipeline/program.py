@@ -40,6 +40,7 @@ from .messages import (
     RemovalReason,
     Resubmit,
     Set,
+    Tampered,
     UseGroup,
 )
 from .packet import Addresses, ip_addresses
@@ -57,6 +58,7 @@ class Frame(NamedTuple):
     """The owner of the static flows."""
 
 
+_NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Local | Frame
 _FRAME = Frame()
 
@@ -116,6 +118,31 @@ class SwitchProgram:
         self._meters = {number: meter for number, meter in self._wanted_meters().items() if number in installed.meters}
         commands = self._difference(set(self._wanted_flows), set(self._wanted_groups) | set(stale_groups))
         return (*(DeleteMeter(number) for number in sorted(stale_meters)), *foreign, *commands)
+
+    def repair(self, found: Iterable[Tampered]) -> Commands:
+        """Put right what someone else has changed, and nothing else."""
+        flows, groups = set[FlowKey](), set[int]()
+        for item in found:
+            if item.kind == "flow" and item.key is not None:
+                flows.add(item.key)
+                self._flows.pop(item.key, None)
+                if not item.gone:
+                    table, priority, matching = item.key
+                    self._flows[item.key] = Flow(table, priority, matching, (), _NO_COOKIE)
+            elif item.kind == "group":
+                numbers = set(self._groups) if item.number is None else {item.number}
+                groups |= numbers
+                for number in numbers:
+                    self._groups.pop(number, None)
+                    if not item.gone:
+                        self._groups[number] = Group(number, ())
+            elif item.kind == "meter":
+                self._zones_changed = True
+                for number in set(self._meters) if item.number is None else {item.number}:
+                    self._meters.pop(number, None)
+                    if not item.gone:
+                        self._meters[number] = Meter(number, 0, 0)
+        return self._difference(flows, groups)
 
     def refresh(self, touched: Touches, now: float) -> Commands:
         """Correct what depends on the touched parts of the model, and nothing else."""
@@ -343,7 +370,11 @@ class SwitchProgram:
         after: list[Command] = []
         if self._zones_changed:
             wanted_meters = self._wanted_meters()
-            before += [AddMeter(meter) for number, meter in wanted_meters.items() if number not in self._meters]
+            before += [
+                AddMeter(meter, exists=number in self._meters)
+                for number, meter in wanted_meters.items()
+                if self._meters.get(number) != meter
+            ]
             after += [DeleteMeter(number) for number in self._meters if number not in wanted_meters]
             self._meters, self._zones_changed = wanted_meters, False
         puts: list[PutGroup] = []
