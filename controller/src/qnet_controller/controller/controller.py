@@ -27,8 +27,8 @@ from ..pipeline.tables import Table
 from . import names, status
 from .mastership import Mastership
 from .metrics import Metrics
-from .rotation import Rotation
 from .receipts import Receipts
+from .rotation import Rotation
 from .switch import FIRST_RETRY_SECONDS, Switch
 
 LOG = logging.getLogger(__name__)
