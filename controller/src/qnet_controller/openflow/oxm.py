@@ -19,6 +19,7 @@ OXM_BASIC = 0x8000
 OXM_REGISTERS = 0x8001
 NXM_0 = 0x0000
 NXM_1 = 0x0001
+ERICSSON = 0x1000  # the class of the two ND fields of Open vSwitch that OpenFlow has none for
 OXM_EXPERIMENTER = 0xFFFF
 
 # name: (OXM class, field number)
@@ -45,10 +46,19 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "arp_tha": (OXM_BASIC, 25),
     "ipv6_src": (OXM_BASIC, 26),
     "ipv6_dst": (OXM_BASIC, 27),
+    "icmpv6_type": (OXM_BASIC, 29),
+    "icmpv6_code": (OXM_BASIC, 30),
+    "nd_target": (OXM_BASIC, 31),
+    "nd_sll": (OXM_BASIC, 32),
+    "nd_tll": (OXM_BASIC, 33),
+    "nd_reserved": (ERICSSON, 1),
+    "nd_options_type": (ERICSSON, 2),
     "tun_id": (OXM_BASIC, 38),
     "ip_frag": (NXM_1, 26),
     "tun_src": (NXM_1, 31),
     "tun_dst": (NXM_1, 32),
+    "tun_ipv6_src": (NXM_1, 109),
+    "tun_ipv6_dst": (NXM_1, 110),
     "ct_state": (NXM_1, 105),
     "ct_zone": (NXM_1, 106),
     "ct_mark": (NXM_1, 107),
@@ -106,12 +116,12 @@ def _encode_foreign(name: str, value: int, mask: int) -> bytes:
 
 
 # A field must come after those it depends on (OpenFlow 1.5.1, 7.2.3.6); sorting is stable.
-_ORDER = {"eth_type": 0, "ip_proto": 1, "ct_state": 2, "ct_proto": 3}
+_ORDER = {"eth_type": 0, "ip_proto": 1, "icmpv6_type": 2, "icmpv6_code": 3, "ct_state": 4, "ct_proto": 5}
 
 
 def encode_match(matching: Match) -> bytes:
     """A whole ofp_match, padded to a multiple of 8 bytes."""
-    ordered = sorted(matching, key=lambda term: _ORDER.get(term[0], 4))
+    ordered = sorted(matching, key=lambda term: _ORDER.get(term[0], len(_ORDER)))
     body = b"".join(encode_term(*term) for term in ordered)
     length = 4 + len(body)
     return _MATCH.pack(1, length) + body + bytes(-length % 8)

@@ -16,6 +16,7 @@ from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
 from .demands import Compiler, Demand, Pair, Program, Settings, Target
+from .family import tunnel_source
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
 from .frame import TUNNEL_METER, frame, network_flows, pod_flows
 from .messages import (
@@ -217,7 +218,7 @@ class SwitchProgram:
     # -- first packets -----------------------------------------------------------------------------------------
 
     def _from_tunnel(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
-        vni, vtep = packet.fields.get("tun_id", 0), packet.fields.get("tun_src", 0).to_bytes(4, "big")
+        vni, vtep = packet.fields.get("tun_id", 0), tunnel_source(packet.fields)
         source = self._compiler.source_of(vtep, vni, addresses.source)
         sender = self._compiler.sender(source)
         group = self._model.groups.get(sender.group) if sender else None
