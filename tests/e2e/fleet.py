@@ -110,7 +110,15 @@ class Fleet:
         assert not check or done.returncode == 0, f"{host}: {' '.join(command)}: {done.stderr.strip()}"
         return done.stdout.strip()
 
+    @cached_property
+    def virtual(self) -> list[str]:
+        """The hosts that are virtual machines, with a kernel and an OVS datapath of their own."""
+        lab = json.loads(self.hosts_file.with_name("lab.json").read_text())
+        return [f"v{number}" for number in range(1, lab["virtual"] + 1)]
+
     def _argv(self, host: str, *command: str) -> list[str]:
+        if host in self.virtual:
+            return [str(ROOT / "lab" / "lab"), "exec", host, *command]
         return ["podman", "--runtime", "runc", "exec", "--interactive", f"{self.name}-{host}", *command]
 
     def install_scripts(self) -> None:
