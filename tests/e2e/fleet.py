@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,9 +125,12 @@ class Fleet:
         """Put the scripts on every host with pods."""
         for host in self.groups["switches"]:
             for name in SCRIPTS:
-                argv = self._argv(host, "sh", "-c", f"mkdir -p {SCRIPTS_ON_HOST}; cat >{SCRIPTS_ON_HOST}/{name}")
-                content = Path(__file__).with_name(name).read_bytes()
-                subprocess.run(argv, input=content, check=True, capture_output=True, timeout=60)
+                self.put(host, Path(__file__).with_name(name))
+
+    def put(self, host: str, script: Path) -> None:
+        """Put a script on a host, for `script` and `running`."""
+        argv = self._argv(host, "sh", "-c", f"mkdir -p {SCRIPTS_ON_HOST}; cat >{SCRIPTS_ON_HOST}/{script.name}")
+        subprocess.run(argv, input=script.read_bytes(), check=True, capture_output=True, timeout=60)
 
     def pods(self) -> dict[str, Pod]:
         """All attached pods by name, read from the hosts themselves."""
@@ -148,15 +151,18 @@ class Fleet:
         with self.running(pod, "probe.py", *arguments) as script:
             return script.result()
 
-    @contextmanager
-    def running(self, pod: Pod, name: str, *arguments: object) -> Iterator[Script]:
+    def running(self, pod: Pod, name: str, *arguments: object) -> AbstractContextManager[Script]:
         """Run a script in a pod (or in a namespace prepared for it) while the block runs."""
-        words = ["ip", "netns", "exec", pod.namespace, "python3", "-u", f"{SCRIPTS_ON_HOST}/{name}"]
-        argv = self._argv(pod.host, *words, *map(str, arguments))
+        return self.script(pod.host, name, *arguments, inside=("ip", "netns", "exec", pod.namespace))
+
+    @contextmanager
+    def script(self, host: str, name: str, *arguments: object, inside: tuple[str, ...] = ()) -> Iterator[Script]:
+        """Run a script on a host while the block runs."""
+        argv = self._argv(host, *inside, "python3", "-u", f"{SCRIPTS_ON_HOST}/{name}", *map(str, arguments))
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
             try:
-                yield Script(process, " ".join([pod.name, name, *map(str, arguments)]))
+                yield Script(process, " ".join([host, *inside[3:], name, *map(str, arguments)]))
             finally:
                 with suppress(OSError, subprocess.TimeoutExpired):
                     process.communicate(timeout=2)  # the end of its input ends it in the pod, too
