@@ -46,9 +46,9 @@ def mac_text(key: str) -> str:
 class Agent:
     """A pod's process."""
 
-    def __init__(self, namespace: str, name: str) -> None:
+    def __init__(self, namespace: str, name: str, program: Path = AGENT) -> None:
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, sys.executable, "-S", "-E", str(AGENT), name],
+            ["ip", "netns", "exec", namespace, sys.executable, "-S", "-E", str(program), name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.answer() == "ready"
@@ -153,10 +153,10 @@ class Vswitch:
 
 
 class Fleet:
-    """Hosts, pods, database and controller."""
+    """Hosts, pods, database and controller; `program` is what runs in the pods."""
 
-    def __init__(self, directory: Path, world: World, hosts: list[str]) -> None:
-        self.directory, self.world = directory, world
+    def __init__(self, directory: Path, world: World, hosts: list[str], program: Path = AGENT) -> None:
+        self.directory, self.world, self.program = directory, world, program
         self.prefix = f"qp{os.getpid()}-"
         self.authority = Authority(directory)
         self.hosts = {name: Vswitch(self, name, number) for number, name in enumerate(hosts, 1)}
@@ -358,7 +358,7 @@ class Fleet:
         self.add_namespace(self._pod_namespace(pod))
         run("ip", "netns", "exec", self._pod_namespace(pod), "sysctl", "-qw", "net.ipv4.ping_group_range=0 0",
             "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")  # fmt: skip
-        self.agents[pod.key] = Agent(self._pod_namespace(pod), pod.key)
+        self.agents[pod.key] = Agent(self._pod_namespace(pod), pod.key, self.program)
 
     def plug(self, pod: PodPlan) -> None:
         """Give the pod its interface on its host."""
