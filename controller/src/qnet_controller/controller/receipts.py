@@ -9,6 +9,7 @@ confirmed them are the connections looked up that they refuse, and forgotten.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -31,6 +32,7 @@ LOG = logging.getLogger(__name__)
 
 TURNS_KEPT = 512
 HOSTS_ASKED_AT_ONCE = 32
+LONGEST_PAUSE_SECONDS = 2.0
 Future = asyncio.Future[None]
 
 
@@ -63,6 +65,14 @@ class Turn:
     groups: frozenset[str]
     began: float = field(default_factory=time.monotonic)
     parts: dict[str, Part] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    all_read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def read(self, host: str) -> None:
+        """The connections of a host have been looked at, or cannot be."""
+        self.unread.discard(host)
+        if not self.unread:
+            self.all_read.set()
 
 
 class Receipts:
@@ -118,6 +128,7 @@ class Receipts:
         if future is None and not where:
             return
         part = turn.parts[switch.host] = Part(switch.host)
+        turn.unread.add(switch.host)
         part.count(commands)
         self._run(self._follow(turn, part, switch, future or switch.session.commit(()), where))
 
@@ -153,7 +164,7 @@ class Receipts:
             await asyncio.shield(future)
             part.seconds = time.monotonic() - turn.began
             self._pulse()
-            part.cut = await self._cut(switch, where) if where else frozenset()
+            part.cut = await self._cut(turn, switch, where) if where else frozenset()
         except (CommitFailed, SessionClosed) as error:
             part.problem = f"{error}"
         except conntrack.Unreadable as error:
@@ -163,14 +174,20 @@ class Receipts:
             LOG.exception("cannot follow a change at %s", part.host)
             part.problem = "failed, see the log of the controller"
         finally:
+            turn.read(part.host)
             part.finished = part.seconds is not None
             self._pulse()
 
-    async def _cut(self, switch: Switch, where: list[int]) -> frozenset[Ends]:
+    async def _cut(self, turn: Turn, switch: Switch, where: list[int]) -> frozenset[Ends]:
         """End the connections in these zones that nothing allows any more; returns those that were open."""
         self._context = self._context or client_context(self._config.pki)
         async with self._asking:
             found = await conntrack.read(switch.session.address.rpartition(":")[0], switch.host, self._context, where)
+        turn.read(switch.host)
+        # A connection has an entry at both of its ends: count them all before any is forgotten.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_PAUSE_SECONDS):
+                await turn.all_read.wait()
         over = cut(self._model(), switch.datapath_id, found, time.time())
         ends = [
             there.session.commit(flushes)
