@@ -7,7 +7,8 @@ set -euo pipefail
 packages=(
   python3 python3-venv openssh-client openssl # Ansible and its connections
   openvswitch-switch openvswitch-common       # private switches and databases of the tests
-  iproute2 ethtool procps                     # pods of the tests
+  python3-openvswitch python3-netaddr         # what modules use on a host
+  iproute2 iputils-ping ethtool procps        # pods of the tests
 )
 
 missing=()
