@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 Address = bytes
 """A packed address: 4 bytes for IPv4, 16 for IPv6."""
-DEFAULT_SET = "default"
-"""The set of controllers of a host that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,7 @@ class Network:
 class Host:
     """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used.
 
-    `datapath_kind` is `system` (the kernel's) or `netdev` (userspace). `controller_set`: the controllers that can be
-    master of its switch.
+    `datapath_kind` is `system` (the kernel's) or `netdev` (userspace).
     """
 
     name: str
@@ -54,7 +51,6 @@ class Host:
     datapath_id: int
     datapath_kind: str = "netdev"
     state: str = "active"
-    controller_set: str = DEFAULT_SET
 
     @property
     def key(self) -> str:

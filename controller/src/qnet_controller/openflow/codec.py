@@ -53,11 +53,6 @@ class SwitchError:
     def __str__(self) -> str:
         return f"{self.kind} {self.code}"
 
-    @property
-    def overtaken(self) -> bool:
-        """Whether the switch refused a write because another controller had become its master."""
-        return self.code.startswith("OFPBRC_IS_SLAVE")
-
 
 @dataclass(frozen=True, slots=True)
 class Role:
