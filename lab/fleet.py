@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fleet on one machine: every host a container with systemd and sshd, on a management and an underlay network."""
+"""The fleet on one machine: hosts with systemd and sshd on a management and an underlay network.
+
+A host is a container, or a virtual machine (machine.py) where a kernel of its own is wanted.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
-import ipaddress
 import json
 import os
-import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import image
+import machine
 from host import (
+    LIMITS,
+    MEBIBYTES_PER_HOST,
     ROOT,
     LabError,
     allow_inotify,
@@ -31,64 +35,24 @@ from host import (
     run,
     say,
 )
+from plan import ROUTER, ROUTER_OCTET, Host, Lab, load, state_directory, wanted
 
-POOL = ipaddress.IPv4Network("172.20.0.0/14")  # networks of the labs come from here: two /24 each
-FIRST_CONTROLLER, FIRST_SWITCH = 11, 101  # last octet of c1 and h1
 BOOT_SECONDS = 60
+ROUTES_UNIT = """\
+[Unit]
+Description=Routes to the other underlays of the lab
+DefaultDependencies=no
+Before=network.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{commands}
+
+[Install]
+WantedBy=multi-user.target
+"""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Host:
-    """One host: its inventory name, its group and its last octet in both networks."""
-
-    name: str
-    group: str
-    octet: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Lab:
-    """One lab: what tells it from another on the same machine."""
-
-    name: str
-    controllers: int
-    switches: int
-    block: str  # a /23: the first /24 is the management network, the second the underlay
-
-    @property
-    def directory(self) -> pathlib.Path:
-        """Where this lab keeps its key, known hosts, inventory and CA."""
-        return state_directory(self.name)
-
-    @property
-    def networks(self) -> dict[str, ipaddress.IPv4Network]:
-        """Podman network name -> subnet."""
-        management, underlay = ipaddress.IPv4Network(self.block).subnets()
-        return {f"{self.name}-management": management, f"{self.name}-underlay": underlay}
-
-    @property
-    def hosts(self) -> list[Host]:
-        """The hosts that should exist."""
-        controllers = [Host(f"c{i + 1}", "controllers", FIRST_CONTROLLER + i) for i in range(self.controllers)]
-        return controllers + [Host(f"h{i + 1}", "switches", FIRST_SWITCH + i) for i in range(self.switches)]
-
-    def address(self, host: Host, network: int = 0) -> str:
-        """The address of `host` in the management (0) or underlay (1) network."""
-        return str(list(self.networks.values())[network][host.octet])
-
-    def mac(self, host: Host, network: int) -> str:
-        """A MAC that stays when the container restarts, like that of a real card."""
-        return "06:00:" + ":".join(f"{int(part):02x}" for part in self.address(host, network).split("."))
-
-    def container(self, host: str) -> str:
-        """The container of the host named `host`."""
-        return f"{self.name}-{host}"
-
-
-def state_directory(name: str) -> pathlib.Path:
-    """The state directory of the lab called `name`."""
-    return ROOT / ".lab" / name
 
 
 def labels(name: str) -> list[str]:
@@ -133,50 +97,6 @@ def locked(name: str) -> Iterator[None]:
             return
 
 
-def choose_block(name: str) -> str:
-    """A /23 of the pool that no route and no podman network of this machine uses.
-
-    The search begins at a place given by the name, so the same lab gets the same addresses again where it can.
-    """
-    routes = [row["dst"] for row in json.loads(run("ip", "-json", "-4", "route", "show", "table", "all"))]
-    known = [network for row in json.loads(podman("network", "ls", "--format", "json")) for network in row["subnets"]]
-    used = [ipaddress.ip_network(dst, strict=False) for dst in routes if dst not in ("default", "0.0.0.0/0")]
-    used += [ipaddress.ip_network(row["subnet"]) for row in known]
-    blocks = list(POOL.subnets(new_prefix=23))
-    start = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(blocks)
-    for block in blocks[start:] + blocks[:start]:
-        if not any(net.version == 4 and net.prefixlen > 0 and net.overlaps(block) for net in used):
-            return str(block)
-    raise LabError(f"every /23 of {POOL} is in use by a route of this machine: take another lab down first")
-
-
-def load(name: str) -> Lab | None:
-    """The lab as `up` last left it, or None."""
-    try:
-        return Lab(**json.loads((state_directory(name) / "lab.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
-def number_from(variable: str, default: int, most: int) -> int:
-    """A host count from the environment."""
-    text = os.environ.get(variable, str(default))
-    if not text.isdigit() or not 1 <= int(text) <= most:
-        raise LabError(f"{variable}={text}: must be a number from 1 to {most}")
-    return int(text)
-
-
-def wanted(name: str) -> Lab:
-    """The lab that should exist: host counts from the environment, else as they are, else three and three."""
-    have = load(name)
-    return Lab(
-        name=name,
-        controllers=number_from("QNET_LAB_CONTROLLERS", have.controllers if have else 3, 9),
-        switches=number_from("QNET_LAB_SWITCHES", have.switches if have else 3, 100),
-        block=have.block if have else choose_block(name),
-    )
-
-
 def ensure_key(lab: Lab) -> str:
     """Make the lab's own SSH key if missing; return the public part."""
     key = lab.directory / "id_ed25519"
@@ -186,15 +106,16 @@ def ensure_key(lab: Lab) -> str:
 
 
 def ensure_networks(lab: Lab) -> None:
-    """Make the two networks if missing. Only the management network leads out of the machine."""
+    """Make the networks that are missing. Only the management network leads out of the machine."""
     have = set(podman("network", "ls", "--format", "{{.Name}}").splitlines())
-    for (name, subnet), extra in zip(lab.networks.items(), ([], ["--internal"]), strict=True):
+    for number, (name, subnet) in enumerate(lab.networks.items()):
         if name not in have:
+            extra = ["--internal"] if number else []
             podman("network", "create", "--disable-dns", *extra, "--subnet", str(subnet), *labels(lab.name), name)
 
 
-def start(lab: Lab, host: Host, state: str | None, image_name: str) -> None:
-    """Bring one host's container to running, whatever `state` it is in (None: it does not exist)."""
+def start(lab: Lab, host: Host, state: str | None, public_key: str) -> None:
+    """Bring one host to running, whatever `state` its container is in (None: it does not exist)."""
     container = lab.container(host.name)
     if state == "running":
         return
@@ -204,21 +125,54 @@ def start(lab: Lab, host: Host, state: str | None, image_name: str) -> None:
     if state is not None:
         podman("start", container)
         return
+    if host.virtual:
+        machine.start(lab, host, labels(lab.name), machine.ensure(host.release), public_key)
+        return
     attachments = [
         f"{name}:ip={lab.address(host, number)},mac={lab.mac(host, number)},interface_name=eth{number}"
-        for number, name in enumerate(lab.networks)
+        for number, name in enumerate(lab.networks_of(host))
     ]
     podman(
         "run", "--detach", "--systemd=always", "--privileged", "--pids-limit=-1",
-        "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000",
-        "--name", container, "--hostname", host.name, *labels(lab.name),
+        *LIMITS, "--name", container, "--hostname", host.name, *labels(lab.name),
         *(part for attachment in attachments for part in ("--network", attachment)),
-        image_name, "/sbin/init",
+        image.ensure(host.release), "/sbin/init",
     )  # fmt: skip
+
+
+def start_router(lab: Lab, state: str | None) -> None:
+    """Bring the router between the underlays to running: a container that forwards packets and is no host."""
+    if state is not None:
+        podman("start", lab.container(ROUTER))
+        return
+    underlays = list(lab.networks.items())[1:]
+    attachments = [
+        f"{name}:ip={subnet[ROUTER_OCTET]},interface_name=eth{n}" for n, (name, subnet) in enumerate(underlays)
+    ]
+    podman(
+        "run", "--detach", "--privileged", *LIMITS, "--sysctl", "net.ipv4.ip_forward=1",
+        "--name", lab.container(ROUTER), "--hostname", ROUTER, *labels(lab.name),
+        *(part for attachment in attachments for part in ("--network", attachment)),
+        image.ensure(), "sleep", "infinity",
+    )  # fmt: skip
+
+
+def set_routes(lab: Lab, host: Host) -> None:
+    """Give a container the routes to the other underlays, at each of its boots; a machine has them from machine.py."""
+    lines = [f"ExecStart=/usr/sbin/ip route replace {to} via {via} dev eth1" for to, via in lab.routes(host).items()]
+    if not lines:
+        return
+    unit = ROUTES_UNIT.format(commands="\n".join(lines))
+    install = (
+        "cat >/etc/systemd/system/lab-routes.service && systemctl daemon-reload && systemctl enable --now lab-routes"
+    )
+    podman("exec", "--interactive", lab.container(host.name), "sh", "-c", install, stdin=unit)
 
 
 def prepare(lab: Lab, host: Host, public_key: str) -> str:
     """Wait until the host has booted, let the lab's key in, and return the host's line for known_hosts."""
+    if host.virtual:
+        return machine.prepare(lab, host)
     container = lab.container(host.name)
     deadline = time.monotonic() + BOOT_SECONDS
     while (state := podman("exec", container, "systemctl", "is-active", "ssh", check=False)) != "active":
@@ -230,6 +184,7 @@ def prepare(lab: Lab, host: Host, public_key: str) -> str:
         time.sleep(0.3)
     install = "umask 077; mkdir -p /root/.ssh; cat > /root/.ssh/authorized_keys; cat /etc/ssh/ssh_host_ed25519_key.pub"
     host_key = podman("exec", "--interactive", container, "sh", "-c", install, stdin=public_key)
+    set_routes(lab, host)
     kind, key = host_key.split()[:2]
     return f"{lab.address(host)} {kind} {key}\n"
 
@@ -271,20 +226,23 @@ def up(name: str) -> None:
     refuse_foreign(name)
     lab, have = wanted(name), containers(name)
     new = [host for host in lab.hosts if host.name not in have]
-    require_room(len(new))
+    require_room(sum(machine.MEBIBYTES if host.virtual else MEBIBYTES_PER_HOST for host in new))
     allow_inotify()
-    image_name = image.ensure() if new else ""
+    for host in new:  # before the hosts are started side by side
+        machine.ensure(host.release) if host.virtual else image.ensure(host.release)
     lab.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (lab.directory / "lab.json").write_text(json.dumps(dataclasses.asdict(lab), indent=2) + "\n", encoding="utf-8")
     public_key = ensure_key(lab)
     ensure_networks(lab)
-    surplus = sorted(set(have) - {host.name for host in lab.hosts})
+    surplus = sorted(set(have) - {host.name for host in lab.hosts} - ({ROUTER} if lab.underlays > 1 else set()))
     if surplus:
         say(f"removing {' '.join(surplus)}")
         podman("rm", "--force", "--time", "0", *(lab.container(host) for host in surplus))
     if any(have.get(host.name, {}).get("state") != "running" for host in lab.hosts):
         say(f"starting {len(lab.hosts)} hosts: {' '.join(host.name for host in lab.hosts)}")
-    each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), image_name), lab.hosts)
+    if lab.underlays > 1:
+        start_router(lab, have.get(ROUTER, {}).get("state"))
+    each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), public_key), lab.hosts)
     known = each(lambda host: prepare(lab, host, public_key), lab.hosts)
     (lab.directory / "known_hosts").write_text("".join(line or "" for line in known), encoding="utf-8")
     inventory = lab.directory / "hosts.yml"
@@ -315,6 +273,7 @@ def down(name: str, everything: bool) -> None:
     using = podman("ps", "--all", "--format", '{{index .Labels "qnet.lab"}}', "--filter", "label=qnet.lab")
     others = sorted(set(using.split()))
     if everything and not others:
+        machine.remove()
         image.remove()
         left += [f"image {line}" for line in podman("image", "ls", "--quiet", image.REPOSITORY).splitlines()]
     if left:
@@ -341,11 +300,7 @@ def status(name: str) -> int:
 
 def ssh_answers(lab: Lab, host: Host) -> bool:
     """Whether the host lets the lab's key in, as Ansible would come."""
-    argv = [
-        "ssh", "-i", str(lab.directory / "id_ed25519"), "-o", f"UserKnownHostsFile={lab.directory / 'known_hosts'}",
-        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3",
-        f"root@{lab.address(host)}", "true",
-    ]  # fmt: skip
+    argv = machine.ssh(lab, host, lab.directory / "known_hosts", "true")
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
@@ -353,9 +308,14 @@ def execute(name: str, host: str, command: list[str]) -> int:
     """Run a command on a host, with this terminal; return its exit status."""
     if host not in containers(name):
         raise LabError(f"{name} has no host {host}: see `lab/lab status`")
-    argv = ["podman", "exec", "--interactive", f"{name}-{host}", *command]
-    if os.isatty(0):
-        argv.insert(2, "--tty")
+    terminal = os.isatty(0)
+    lab = load(name)
+    virtual = [found for found in lab.hosts if found.virtual and found.name == host] if lab else []
+    if lab and virtual:
+        argv = machine.ssh(lab, virtual[0], lab.directory / "known_hosts", shlex.join(command))
+        argv[1:1] = ["-t"] if terminal else []
+    else:
+        argv = ["podman", "exec", *(["--tty"] if terminal else []), "--interactive", f"{name}-{host}", *command]
     return subprocess.run(argv, check=False).returncode
 
 
@@ -365,7 +325,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="lab",
         description="A fleet of hosts on this machine.",
         epilog=(
-            "Environment: QNET_LAB (name, default qnet), QNET_LAB_CONTROLLERS, QNET_LAB_SWITCHES (numbers, default 3)."
+            "Environment: QNET_LAB (name, default qnet), QNET_LAB_CONTROLLERS, QNET_LAB_SWITCHES (numbers, default 3), "
+            "QNET_LAB_VIRTUAL (number of virtual machines, default 0), QNET_LAB_UNDERLAYS (number of underlay networks "
+            "with a router between them, default 1), QNET_LAB_RELEASES (Debian releases that switches have in turn)."
         ),
     )
     commands = parser.add_subparsers(dest="command", required=True)

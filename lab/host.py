@@ -17,8 +17,11 @@ PACKAGES = {  # command -> Debian package
     "mmdebstrap": "mmdebstrap",
     "ip": "iproute2",
     "ssh-keygen": "openssh-client",
+    "mke2fs": "e2fsprogs",
 }
 MEBIBYTES_PER_HOST = 256
+# Podman asks for more by default than root may have without CAP_SYS_RESOURCE.
+LIMITS = ("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000")
 INOTIFY = pathlib.Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES = 1024  # each host's systemd takes about seven, and Debian's default is 128 for all of root's
 MEBIBYTES_OF_DISK = 3072
@@ -67,13 +70,13 @@ def require_root_on_debian() -> None:
         raise LabError(f"needs Debian or Ubuntu, this is {name}: use a Debian 12 machine or virtual machine")
 
 
-def require_room(hosts: int) -> None:
-    """Refuse when `hosts` more hosts would not fit into memory, or their image onto the disk."""
+def require_room(mebibytes: int) -> None:
+    """Refuse when hosts that take so much would not fit into memory, or their image onto the disk."""
     fields = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     available = int(fields["MemAvailable"].split()[0]) // 1024
-    if available < hosts * MEBIBYTES_PER_HOST:
+    if available < mebibytes:
         raise LabError(
-            f"needs {hosts * MEBIBYTES_PER_HOST} MiB of free memory for {hosts} hosts, there are {available}: "
+            f"needs {mebibytes} MiB of free memory for new hosts, there are {available}: "
             "free some, or set QNET_LAB_CONTROLLERS and QNET_LAB_SWITCHES to fewer hosts"
         )
     for place in (pathlib.Path("/var/lib"), ROOT):

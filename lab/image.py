@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import pathlib
 import shlex
@@ -37,8 +38,8 @@ ExecStartPre=/usr/sbin/sshd -t
 """
 
 
-def apt_sources() -> str:
-    """One-line sources for this release, read from this machine's apt configuration.
+def apt_sources(wanted: str) -> str:
+    """One-line sources for the release `wanted`, from the places that this machine's apt configuration names.
 
     Raises LabError when apt knows no source of the running release.
     """
@@ -52,12 +53,12 @@ def apt_sources() -> str:
         rows = [line.split("|") for line in run(*listing, "Created-By: Packages").splitlines()]
     found = sorted(
         {
-            f"deb {uri} {suite} {component}"
+            f"deb {uri} {suite.replace(codename, wanted, 1)} {component}"
             for uri, suite, component, source in rows
             if source.lower() == origin and (suite == codename or suite.startswith(f"{codename}-"))
         }
     )
-    if not any(f" {codename} " in line for line in found):
+    if not any(f" {wanted} " in line for line in found):
         raise LabError(f"apt has no source of {origin} {codename}: add one to /etc/apt/sources.list.d")
     return "\n".join(found) + "\n"
 
@@ -68,13 +69,13 @@ def apt_proxies() -> str:
     return "".join(f"{line}\n" for line in dump if line.startswith(("Acquire::http::Proxy", "Acquire::https::Proxy")))
 
 
-def name_of(sources: str, proxies: str) -> str:
+def name_of(release: str, sources: str, proxies: str) -> str:
     """The image's name: the same recipe always has the same name."""
     recipe = pathlib.Path(__file__).read_bytes() + f"{sources}\n{proxies}".encode()
-    return f"{REPOSITORY}:{hashlib.sha256(recipe).hexdigest()[:12]}"
+    return f"{REPOSITORY}:{release}-{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
-def build(tarball: pathlib.Path, sources: str, proxies: str) -> None:
+def build(tarball: pathlib.Path, release: str, sources: str, proxies: str) -> None:
     """Make the root file system of a host as a tar file, alone in its directory."""
     masks = " ".join(shlex.quote(unit) for unit in MASKED)
     scratch = tarball.parent
@@ -91,7 +92,7 @@ def build(tarball: pathlib.Path, sources: str, proxies: str) -> None:
     argv = [
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INSTALLED)}",
         "--skip=cleanup/apt", *(f"--customize-hook={step}" for step in steps),
-        os_release()["VERSION_CODENAME"], str(tarball), "-",
+        release, str(tarball), "-",
     ]  # fmt: skip
     done = subprocess.run(argv, input=sources, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -99,20 +100,25 @@ def build(tarball: pathlib.Path, sources: str, proxies: str) -> None:
         raise LabError(f"mmdebstrap could not make the image: {' / '.join(lines[-3:])}")
 
 
-def ensure() -> str:
-    """Build and import the image unless podman has it; return its name. Safe to run from several labs at once."""
-    sources, proxies = apt_sources(), apt_proxies()
-    name = name_of(sources, proxies)
+@functools.cache
+def ensure(release: str = "") -> str:
+    """Build and import the image of a release (default: this machine's) unless podman has it; return its name.
+
+    Safe to run from several labs at once.
+    """
+    release = release or os_release()["VERSION_CODENAME"]
+    sources, proxies = apt_sources(release), apt_proxies()
+    name = name_of(release, sources, proxies)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if podman("image", "ls", "--quiet", name):
             return name
         began = time.monotonic()
-        say("building the host image from the distribution's packages (about half a minute)")
+        say(f"building the host image of {release} from the distribution's packages (about half a minute)")
         with tempfile.TemporaryDirectory(prefix="qnet-lab-", dir=CACHE) as directory:
             tarball = pathlib.Path(directory) / "host.tar"
-            build(tarball, sources, proxies)
+            build(tarball, release, sources, proxies)
             say(f"image built in {time.monotonic() - began:.0f} s, importing it into podman")
             podman("import", "--change", "CMD=/sbin/init", str(tarball), name)
     return name

@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,16 +110,27 @@ class Fleet:
         assert not check or done.returncode == 0, f"{host}: {' '.join(command)}: {done.stderr.strip()}"
         return done.stdout.strip()
 
+    @cached_property
+    def virtual(self) -> list[str]:
+        """The hosts that are virtual machines, with a kernel and an OVS datapath of their own."""
+        lab = json.loads(self.hosts_file.with_name("lab.json").read_text())
+        return [f"v{number}" for number in range(1, lab["virtual"] + 1)]
+
     def _argv(self, host: str, *command: str) -> list[str]:
+        if host in self.virtual:
+            return [str(ROOT / "lab" / "lab"), "exec", host, *command]
         return ["podman", "--runtime", "runc", "exec", "--interactive", f"{self.name}-{host}", *command]
 
     def install_scripts(self) -> None:
         """Put the scripts on every host with pods."""
         for host in self.groups["switches"]:
             for name in SCRIPTS:
-                argv = self._argv(host, "sh", "-c", f"mkdir -p {SCRIPTS_ON_HOST}; cat >{SCRIPTS_ON_HOST}/{name}")
-                content = Path(__file__).with_name(name).read_bytes()
-                subprocess.run(argv, input=content, check=True, capture_output=True, timeout=60)
+                self.put(host, Path(__file__).with_name(name))
+
+    def put(self, host: str, script: Path) -> None:
+        """Put a script on a host, for `script` and `running`."""
+        argv = self._argv(host, "sh", "-c", f"mkdir -p {SCRIPTS_ON_HOST}; cat >{SCRIPTS_ON_HOST}/{script.name}")
+        subprocess.run(argv, input=script.read_bytes(), check=True, capture_output=True, timeout=60)
 
     def pods(self) -> dict[str, Pod]:
         """All attached pods by name, read from the hosts themselves."""
@@ -140,15 +151,18 @@ class Fleet:
         with self.running(pod, "probe.py", *arguments) as script:
             return script.result()
 
-    @contextmanager
-    def running(self, pod: Pod, name: str, *arguments: object) -> Iterator[Script]:
+    def running(self, pod: Pod, name: str, *arguments: object) -> AbstractContextManager[Script]:
         """Run a script in a pod (or in a namespace prepared for it) while the block runs."""
-        words = ["ip", "netns", "exec", pod.namespace, "python3", "-u", f"{SCRIPTS_ON_HOST}/{name}"]
-        argv = self._argv(pod.host, *words, *map(str, arguments))
+        return self.script(pod.host, name, *arguments, inside=("ip", "netns", "exec", pod.namespace))
+
+    @contextmanager
+    def script(self, host: str, name: str, *arguments: object, inside: tuple[str, ...] = ()) -> Iterator[Script]:
+        """Run a script on a host while the block runs."""
+        argv = self._argv(host, *inside, "python3", "-u", f"{SCRIPTS_ON_HOST}/{name}", *map(str, arguments))
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
             try:
-                yield Script(process, " ".join([pod.name, name, *map(str, arguments)]))
+                yield Script(process, " ".join([host, *inside[3:], name, *map(str, arguments)]))
             finally:
                 with suppress(OSError, subprocess.TimeoutExpired):
                     process.communicate(timeout=2)  # the end of its input ends it in the pod, too

@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .model.objects import DEFAULT_SET
 from .pipeline.demands import Settings
 
 DEFAULT_PEER_PORT = 6654
+DEFAULT_PROBE_MILLISECONDS = 1000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -38,11 +40,12 @@ class Pki:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A controller of the fleet, this one included."""
+    """A controller of the fleet, this one included; `controller_set` names the hosts whose switches it may master."""
 
     name: str
     address: str
     port: int = DEFAULT_PEER_PORT
+    controller_set: str = DEFAULT_SET
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,16 @@ class Config:
     controllers: tuple[Peer, ...]
     api_listen: Endpoint
     decisions: Settings
+    probe_seconds: float = DEFAULT_PROBE_MILLISECONDS / 1000
+
+    @property
+    def controller_set(self) -> str:
+        """The set that this controller belongs to."""
+        return next((peer.controller_set for peer in self.controllers if peer.name == self.name), DEFAULT_SET)
+
+    def members(self, controller_set: str) -> frozenset[str]:
+        """The names of the controllers of a set."""
+        return frozenset(peer.name for peer in self.controllers if peer.controller_set == controller_set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class ConfigError(Exception):
 
 _MISSING = object()
 _PKI = ("ca", "certificate", "private_key")
-_SECTIONS = ("name", "openflow", "database", "pki", "controllers", "api", "decisions")
+_SECTIONS = ("name", "openflow", "database", "pki", "controllers", "api", "decisions", "liveness")
 
 
 class _Reader:
@@ -138,9 +151,9 @@ class _Reader:
             return 1
         return value
 
-    def seconds(self, path: str, value: object, least: int, most: int) -> int:
+    def time(self, path: str, value: object, least: int, most: int, unit: str = "seconds") -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            rule = f"must be a whole number of seconds from {least} to {most}"
+            rule = f"must be a whole number of {unit} from {least} to {most}"
             self.fault(path, value, rule, "leave it out for the default")
             return least
         return value
@@ -170,6 +183,7 @@ def parse(data: dict[str, Any], source: str) -> Config:
         controllers,
         read.endpoint("api.listen", api.get("listen", _MISSING), 'for example "127.0.0.1:9680"'),
         _decisions(read),
+        _probe_seconds(read),
     )
     if read.data.get("api") and config.api_listen.host and not _is_loopback(config.api_listen.host):
         read.fault("api.listen", str(config.api_listen), "must be a loopback address", "the API has no authentication")
@@ -208,14 +222,16 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
         if not isinstance(item, dict):
             read.fault(path, item, "must be a section", hint)
             continue
-        read.known(path, item, ("name", "address", "port"))
+        read.known(path, item, ("name", "address", "port", "set"))
         name = read.text(f"{path}.name", item.get("name", _MISSING), hint)
         if name and not _NAME.fullmatch(name):
             read.fault(f"{path}.name", name, "must be a DNS label", "lower-case letters, digits and hyphens")
         if name in {peer.name for peer in peers}:
             read.fault(f"{path}.name", name, "occurs twice", "each controller has a name of its own")
         address = read.text(f"{path}.address", item.get("address", _MISSING), hint)
-        peers.append(Peer(name, address, read.port(f"{path}.port", item.get("port", DEFAULT_PEER_PORT))))
+        port = read.port(f"{path}.port", item.get("port", DEFAULT_PEER_PORT))
+        controller_set = read.text(f"{path}.set", item.get("set", DEFAULT_SET), "the name of a set of controllers")
+        peers.append(Peer(name, address, port, controller_set))
     return tuple(peers)
 
 
@@ -224,9 +240,15 @@ def _decisions(read: _Reader) -> Settings:
     table = read.section("decisions", tuple(limits), required=False)
     defaults = {field.name: field.default for field in fields(Settings)}
     values = {
-        key: read.seconds(f"decisions.{key}", table.get(key, defaults[key]), *bounds) for key, bounds in limits.items()
+        key: read.time(f"decisions.{key}", table.get(key, defaults[key]), *bounds) for key, bounds in limits.items()
     }
     return Settings(**values)
+
+
+def _probe_seconds(read: _Reader) -> float:
+    table = read.section("liveness", ("probe_milliseconds",), required=False)
+    value = table.get("probe_milliseconds", DEFAULT_PROBE_MILLISECONDS)
+    return read.time("liveness.probe_milliseconds", value, 100, 60000, "milliseconds") / 1000
 
 
 def load(path: Path) -> Config:

@@ -100,6 +100,9 @@ def a_flow(
 
 IP = (f.ETH_TYPE, f.ETH_TYPE_IPV4)
 ARP = (f.ETH_TYPE, f.ETH_TYPE_ARP)
+IPV6 = (f.ETH_TYPE, f.ETH_TYPE_IPV6)
+ICMPV6 = (IPV6, (f.IP_PROTO, 58))
+SOLICITATION, ADVERTISEMENT = ((*ICMPV6, (f.ICMPV6_TYPE, kind), (f.ICMPV6_CODE, 0)) for kind in (135, 136))
 TRACKED = (f.CT_STATE, f.CT_NEW, f.CT_NEW)
 PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     **dict.fromkeys(("ip_proto", "ipv4_src", "ipv4_dst"), (IP,)),
@@ -109,8 +112,14 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     **dict.fromkeys(("sctp_src", "sctp_dst"), (IP, (f.IP_PROTO, 132))),
     **dict.fromkeys(("ct_ipv4_dst", "ct_proto"), (IP, TRACKED)),
     "ct_tp_dst": (IP, TRACKED, (f.CT_PROTO, 6)),
+    **dict.fromkeys(("ipv6_src", "ipv6_dst"), (IPV6,)),
+    **dict.fromkeys(("icmpv6_type", "icmpv6_code"), ICMPV6),
+    **dict.fromkeys(("nd_target", "nd_sll", "nd_reserved", "nd_options_type"), SOLICITATION),
+    "nd_tll": ADVERTISEMENT,
+    "ct_ipv6_dst": (IPV6, TRACKED),
 }
-EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone", "ct_proto"}
+EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone", "ct_proto", "icmpv6_type", "icmpv6_code",
+              "nd_reserved", "nd_options_type"}  # fmt: skip
 LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
 
 
@@ -157,6 +166,7 @@ ACTIONS: dict[str, tuple[Action, str]] = {
     "set part in the middle": (Set(f.ORIGIN, 1), "set_field:0x100/0x100->reg2"),
     "set MAC": (Set(whole(f.ETH_DST), 0x0A0000000001), "set_field:0a:00:00:00:00:01->eth_dst"),
     "set tun_id": (Set(whole(f.TUN_ID), 100), "set_field:0x64->tun_id"),
+    "set tun_ipv6_dst": (Set(whole(f.TUN_IPV6_DST), 0xFD00 << 112 | 1), "set_field:fd00::1->tun_ipv6_dst"),
     "set tun_dst": (Set(whole(f.TUN_DST), 0xC0000201), "set_field:192.0.2.1->tun_dst"),
     "move": (Move(f.SOURCE_ZONE, f.TARGET_ZONE), "move:NXM_NX_REG3[0..15]->NXM_NX_REG4[0..15]"),
     "move MAC": (Move(whole(f.ETH_SRC), whole(f.ETH_DST)), "move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]"),
@@ -165,40 +175,45 @@ ACTIONS: dict[str, tuple[Action, str]] = {
     "to controller": (ToController(), "CONTROLLER:65535"),
     "group": (UseGroup(5), "group:5"),
     "meter": (UseMeter(9), "meter:9"),
-    "resubmit": (Resubmit(Table.PLAN), "resubmit(,2)"),
+    "resubmit": (Resubmit(Table.PLAN), f"resubmit(,{int(Table.PLAN)})"),
     "ct": (Ct(7), "ct(zone=7)"),
-    "ct in a register's zone": (Ct(f.SOURCE_ZONE, Table.STATE), "ct(table=6,zone=NXM_NX_REG3[0..15])"),
-    "ct commit": (Ct(7, Table.STATE, commit=True), "ct(commit,table=6,zone=7)"),
-    "ct nat": (Ct(7, Table.STATE, nat=Nat("lookup")), "ct(table=6,zone=7,nat)"),
+    "ct in a register's zone": (
+        Ct(f.SOURCE_ZONE, Table.STATE),
+        f"ct(table={int(Table.STATE)},zone=NXM_NX_REG3[0..15])",
+    ),
+    "ct commit": (Ct(7, Table.STATE, commit=True), f"ct(commit,table={int(Table.STATE)},zone=7)"),
+    "ct nat": (Ct(7, Table.STATE, nat=Nat("lookup")), f"ct(table={int(Table.STATE)},zone=7,nat)"),
     "ct to an address": (
         Ct(7, Table.STATE, commit=True, nat=Nat("destination", bytes([10, 0, 0, 9]))),
-        "ct(commit,table=6,zone=7,nat(dst=10.0.0.9))",
+        f"ct(commit,table={int(Table.STATE)},zone=7,nat(dst=10.0.0.9))",
     ),
     "ct from an address": (
         Ct(7, Table.STATE, commit=True, nat=Nat("source", bytes([10, 0, 0, 9]))),
-        "ct(commit,table=6,zone=7,nat(src=10.0.0.9))",
+        f"ct(commit,table={int(Table.STATE)},zone=7,nat(src=10.0.0.9))",
+    ),
+    "ct to an IPv6 address": (
+        Ct(7, Table.STATE, commit=True, nat=Nat("destination", bytes([0xFD, *bytes(14), 9]))),
+        f"ct(commit,table={int(Table.STATE)},zone=7,nat(dst=fd00::9))",
     ),
     "ct with a mark": (
         Ct(7, Table.STATE, commit=True, mark=f.GRANT),
-        "ct(commit,table=6,zone=7,exec(move:NXM_NX_REG5[]->NXM_NX_CT_MARK[]))",
+        f"ct(commit,table={int(Table.STATE)},zone=7,exec(move:NXM_NX_REG5[]->NXM_NX_CT_MARK[]))",
     ),
     "ct to an address with a mark": (
         Ct(f.SOURCE_ZONE, commit=True, nat=Nat("destination", bytes([10, 0, 0, 9])), mark=f.GRANT),
         "ct(commit,zone=NXM_NX_REG3[0..15],nat(dst=10.0.0.9),exec(move:NXM_NX_REG5[]->NXM_NX_CT_MARK[]))",
     ),
-    "goto": (Goto(Table.STATE), "goto_table:6"),
+    "goto": (Goto(Table.STATE), f"goto_table:{int(Table.STATE)}"),
 }
 
 
 def test_every_action_is_what_open_vswitch_says_it_is(switch: Vswitch, authority: Authority) -> None:
-    prerequisites = match(IP)
-
     async def test(session: Session, owner: Owner) -> None:
         bucket = Bucket(1, 1, (Output(2),))
         assert await refusals(session, AddMeter(Meter(9, 10, 10)), PutGroup(Group(5, (bucket,)), exists=False)) == []
         flows = [
-            AddFlow(a_flow(prerequisites, (action,), priority=number, cookie=number))
-            for number, (action, _) in enumerate(ACTIONS.values(), 1)
+            AddFlow(a_flow(match(IPV6 if "IPv6" in name else IP), (action,), priority=number, cookie=number))
+            for number, (name, (action, _)) in enumerate(ACTIONS.items(), 1)
         ]
         assert await refusals(session, *flows) == []
         shown = {

@@ -26,6 +26,7 @@ from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.ovsdb.feed import Delta
 from qnet_controller.ovsdb.rows import address
 from qnet_controller.pipeline.demands import Settings
+from qnet_controller.pipeline.tables import Table
 
 
 def delta(*changes: Change) -> Delta:
@@ -108,7 +109,7 @@ async def send(switch: Vswitch, number: int, target: str) -> None:
 
 
 def plans(switch: Vswitch, target: str) -> list[str]:
-    return [line for line in switch.flows() if "table=2," in line and f"nw_dst={target}" in line]
+    return [line for line in switch.flows() if f"table={int(Table.PLAN)}," in line and f"nw_dst={target}" in line]
 
 
 def test_one_of_two_controllers_is_master_and_both_know_where_pods_are(switch: Vswitch, authority: Authority) -> None:

@@ -17,7 +17,10 @@ from contract.example import adopted, fleet, point, until
 from contract.real import Authority, Vswitch
 from qnet_controller.config import Config, Endpoint, Peer, Pki
 from qnet_controller.controller.controller import Controller
-from qnet_controller.controller.peers import READY, Peers, Timing, client_context
+from qnet_controller.controller.election import Standing
+from qnet_controller.controller.peers import Peers, Timing, client_context
+from qnet_controller.controller.word import BEAT, READY, Word, encode
+from qnet_controller.openflow.codec import Roles
 from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.pipeline.demands import Settings
 
@@ -48,11 +51,20 @@ class Member:
 
     config: Config
     ready: bool = True
-    history: list[frozenset[str]] = field(default_factory=list)
+    generation: int = 1
+    lacks: frozenset[int] = frozenset()
+    standings: list[Standing] = field(default_factory=list)
     peers: Peers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.peers = Peers(self.config, lambda: self.ready, self.history.append, TIMING)
+        self.peers = Peers(self.config, self.word, self.standings.append, TIMING)
+
+    def word(self) -> Word:
+        return Word(self.ready, self.generation, lacks=self.lacks)
+
+    @property
+    def history(self) -> list[frozenset[str]]:
+        return [standing.live for standing in self.standings]
 
     async def start(self) -> None:
         pki = self.config.pki
@@ -77,10 +89,14 @@ async def members(authority: Authority, count: int = 3) -> AsyncIterator[list[Me
 
 
 @asynccontextmanager
-async def stranger(authority: Authority, name: str, to: Config) -> AsyncIterator[asyncio.StreamWriter]:
-    """A raw connection with the certificate of `name` to the peer port of a controller."""
+async def stranger(
+    authority: Authority, name: str, to: Config, *, old: bool = False
+) -> AsyncIterator[asyncio.StreamWriter]:
+    """A raw connection with the certificate of `name` to the peer port of a controller; an old one speaks in bytes."""
     own = next(peer for peer in to.controllers if peer.name == to.name)
     context = client_context(Pki(authority.ca, *authority.issue(name)))
+    if old:
+        context.set_alpn_protocols(["something-else"])
     _, writer = await asyncio.open_connection(own.address, own.port, ssl=context)
     try:
         yield writer
@@ -122,13 +138,16 @@ def test_one_that_is_not_ready_is_no_candidate(authority: Authority) -> None:
     asyncio.run(run())
 
 
-def test_one_that_falls_silent_is_gone_after_the_probe_time_and_back_with_its_next_beat(authority: Authority) -> None:
+@pytest.mark.parametrize(("old", "beat"), [(True, READY), (False, encode(Word(True)))])
+def test_one_that_falls_silent_is_gone_after_the_probe_time_and_back_with_its_next_beat(
+    authority: Authority, old: bool, beat: bytes
+) -> None:
     async def run() -> None:
-        async with members(authority, 2) as (one, _two), stranger(authority, "c3", one.config) as writer:
-            writer.write(READY)
+        async with members(authority, 2) as (one, _two), stranger(authority, "c3", one.config, old=old) as writer:
+            writer.write(beat)
             await until(lambda: one.peers.live == {"c1", "c2", "c3"} and one.connected())
             await until(lambda: one.peers.live == {"c1", "c2"}, TIMING.probe + 0.5)
-            writer.write(READY)
+            writer.write(BEAT if not old else beat)
             await until(lambda: one.peers.live == {"c1", "c2", "c3"})
 
     asyncio.run(run())
@@ -139,7 +158,8 @@ def test_a_process_that_was_frozen_takes_nobody_for_dead(authority: Authority) -
         async with members(authority) as (one, two, three):
             await until(lambda: all(member.connected() for member in (one, two, three)))
             await asyncio.sleep(TIMING.grace)
-            one.history.clear()
+            for member in (one, two, three):
+                member.standings.clear()
             loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
             # All three share this loop, so their clocks jump together, as for one process that was stopped.
             jump = TIMING.probe * 10
@@ -152,15 +172,87 @@ def test_a_process_that_was_frozen_takes_nobody_for_dead(authority: Authority) -
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n", b"\x02", b"\xff" * 500])
-def test_what_is_no_beat_ends_the_connection(authority: Authority, said: bytes) -> None:
+NO_WORDS = [b"{}", b"[]", b"1", b"\xff", b'{"ready":1,"generation":1,"hears":[],"lacks":[]}', b"[" * 50000,
+            b'{"ready":true,"generation":1,"hears":[1],"lacks":[]}',
+            b'{"ready":true,"generation":1,"hears":[],"lacks":["x"]}']  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [(True, b"GET / HTTP/1.1\r\n"), (True, b"\x02"), (True, b"\xff" * 500), (False, b"GET / HTTP/1.1\r\n")]
+    + [(False, len(body).to_bytes(4, "big") + body) for body in NO_WORDS],
+)
+def test_what_is_no_beat_ends_the_connection(authority: Authority, old: bool, said: bytes) -> None:
     async def run() -> None:
-        async with members(authority, 2) as (one, _two), stranger(authority, "c3", one.config) as writer:
-            writer.write(READY)
+        async with members(authority, 2) as (one, _two), stranger(authority, "c3", one.config, old=old) as writer:
+            writer.write(READY if old else encode(Word(True)))
             await until(lambda: one.connected() and all(seen.was_ready for seen in one.peers._seen.values()))
             writer.write(said)
             await until(lambda: not one.connected())
             assert "c3" not in one.peers.live
+
+    asyncio.run(run())
+
+
+def test_an_old_controller_and_a_new_one_understand_each_other(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qnet_controller.controller.peers.speaks_frames", lambda _: False)
+    old_style = test_one_that_is_not_ready_is_no_candidate
+    old_style(authority)
+
+
+def test_one_that_another_hears_is_alive(authority: Authority) -> None:
+    async def run() -> None:
+        async with members(authority, 2) as (one, two), stranger(authority, "c3", two.config) as writer:
+            port = one.config.controllers[2].port
+            with socket.create_server(("127.0.0.1", port)):  # a connection to it leads nowhere, but is not refused
+                await until(lambda: one.peers.live == {"c1", "c2"}, TIMING.grace + 1)
+                await until(lambda: not one.peers._seen["c3"].ended)
+                writer.write(encode(Word(True)))  # to two alone
+                await until(lambda: one.peers.live == two.peers.live == {"c1", "c2", "c3"})
+                writer.transport.abort()
+                await until(lambda: one.peers.live == two.peers.live == {"c1", "c2"})
+
+    asyncio.run(run())
+
+
+def test_everyone_is_told_which_switches_do_not_answer_one(authority: Authority) -> None:
+    async def run() -> None:
+        async with members(authority, 2) as (one, two):
+            await until(lambda: one.connected() or two.peers.live == {"c1", "c2"}, TIMING.grace + 1)
+            one.lacks = frozenset({1, 1 << 63})
+            one.peers.review()
+            await until(lambda: two.standings and two.standings[-1].lacks == {"c1": one.lacks})
+            await until(lambda: one.standings and one.standings[-1].lacks == {"c1": one.lacks})
+
+    asyncio.run(run())
+
+
+def test_one_whose_intent_is_older_than_that_of_the_others_is_no_candidate(authority: Authority) -> None:
+    async def run() -> None:
+        async with members(authority) as (one, two, three):
+            await until(lambda: all(member.connected() for member in (one, two, three)))
+            await asyncio.sleep(TIMING.grace)
+            one.generation, two.generation, three.generation = 4, 5, 5
+            await until(lambda: two.peers.live == three.peers.live == one.peers.live == {"c2", "c3"})
+            one.generation = 5
+            await until(lambda: two.peers.live == three.peers.live == one.peers.live == {"c1", "c2", "c3"})
+
+    asyncio.run(run())
+
+
+def test_one_that_hears_nobody_knows_that_it_may_be_cut_off(authority: Authority) -> None:
+    async def run() -> None:
+        async with members(authority, 1) as (one,):
+            ports = [peer.port for peer in one.config.controllers if peer.name != "c1"]
+            # Their hosts refuse connections: the processes have ended, and nobody else can be at work.
+            await until(lambda: one.peers.live == {"c1"}, TIMING.grace + 1)
+            assert not one.standings[-1].cut_off
+            silent = [socket.create_server(("127.0.0.1", port)) for port in ports]  # connected to, and never answering
+            await until(lambda: one.standings[-1].cut_off)
+            for server in silent:
+                server.close()
 
     asyncio.run(run())
 
@@ -201,7 +293,8 @@ async def cluster(authority: Authority, switch: Vswitch) -> AsyncIterator[list[t
         controller = Controller(config, settle_seconds=0.3, host_grace_seconds=0.2)
         context = tls_context(config.pki.ca, config.pki.certificate, config.pki.private_key)
         server = await listen("127.0.0.1", 0, context, controller)
-        peers = Peers(config, lambda c=controller: c.settled, controller.controllers_changed, TIMING)  # type: ignore[misc]
+        peers = Peers(config, controller.word, controller.mastership.standing_changed, TIMING)
+        controller.mastership.told = peers.review
         await peers.start(context)
         ports.append(server.sockets[0].getsockname()[1])
         tasks.append(peers)
@@ -251,5 +344,19 @@ def test_another_controller_takes_a_switch_over_when_its_master_dies(authority: 
             after = ages(switch)
             assert after.keys() == before.keys()
             assert all(after[flow] > before[flow] for flow in before), "flows were written anew"
+
+    asyncio.run(run())
+
+
+def test_a_controller_that_leaves_hands_its_switch_over_first(authority: Authority, switch: Vswitch) -> None:
+    async def run() -> None:
+        async with cluster(authority, switch) as made:
+            masters = lambda: [pair[0] for pair in made if adopted(pair[0])]  # noqa: E731
+            await until(lambda: len(masters()) == 1 and all(c.settled for c, _ in made))
+            first = masters()[0]
+            await first.mastership.hand_over(5.0)
+            # It comes back only once another one has the role; that one adopts while packets wait.
+            assert all(item.role != Roles.MASTER for item in first.switches.values())
+            await until(lambda: len(masters()) == 1 and masters()[0] is not first)
 
     asyncio.run(run())

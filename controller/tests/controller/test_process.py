@@ -25,6 +25,7 @@ from contract.process import (
     small_fleet,
 )
 from contract.real import QNET_SCHEMA, Authority, Database, Vswitch, database, wait_for
+from qnet_controller.pipeline.tables import Table
 
 __all__ = ["its_switch", "master", "shared_stage", "small_fleet"]
 
@@ -73,9 +74,9 @@ def test_a_killed_controller_leaves_the_flows_alone(process: Process, switch: Vs
 def test_wrong_missing_and_foreign_flows_are_corrected_and_no_others(process: Process, switch: Vswitch) -> None:
     right = durations(switch)
     assert process.end(signal.SIGTERM) == 0
-    victim = next(name for name in right if "table=3" in name)
-    switch.ofctl("del-flows", "table=3")
-    switch.ofctl("add-flow", "table=2,priority=7,ip,nw_dst=10.10.0.1 actions=drop")
+    victim = next(name for name in right if f"table={int(Table.PORTS)}" in name)
+    switch.ofctl("del-flows", f"table={int(Table.PORTS)}")
+    switch.ofctl("add-flow", f"table={int(Table.PLAN)},priority=7,ip,nw_dst=10.10.0.1 actions=drop")
     switch.ofctl("add-flow", "table=77,priority=7,tcp,tcp_flags=+syn,nw_ttl=3,reg9=4 actions=drop")
     switch.ofctl("add-group", "group_id=99,type=select,bucket=weight:1,actions=output:1")
     process.start()

@@ -11,6 +11,7 @@ import pytest
 from contract.intent import update
 from contract.process import Process, its_switch, master, shared_stage, small_fleet
 from contract.real import Database, Vswitch, wait_for
+from qnet_controller.pipeline.tables import Table
 
 __all__ = ["its_switch", "master", "shared_stage", "small_fleet"]
 
@@ -24,12 +25,13 @@ def content(switch: Vswitch) -> list[str]:
     return sorted(found)
 
 
+ASKS_THE_WAY = f"table={int(Table.LOCATION)},priority=1,cookie=7,ip,reg2=0/0x100,reg3=1/0xffff"
 TAMPERINGS: dict[str, Callable[[Vswitch], object]] = {
     "every flow": lambda s: s.ofctl("del-flows"),
-    "one flow": lambda s: s.ofctl("del-flows", "table=4,ip"),
-    "actions, cookie kept": lambda s: s.ofctl("mod-flows", "table=8,ip actions=drop"),
-    "added": lambda s: s.ofctl("add-flow", "table=2,priority=7000,ip actions=drop"),
-    "replaced": lambda s: s.ofctl("add-flow", "table=7,priority=1,cookie=7,ip,reg2=0/0x100,reg3=1/0xffff actions=drop"),
+    "one flow": lambda s: s.ofctl("del-flows", f"table={int(Table.TRACK)},ip"),
+    "actions, cookie kept": lambda s: s.ofctl("mod-flows", f"table={int(Table.EGRESS)},ip actions=drop"),
+    "added": lambda s: s.ofctl("add-flow", f"table={int(Table.PLAN)},priority=7000,ip actions=drop"),
+    "replaced": lambda s: s.ofctl("add-flow", f"{ASKS_THE_WAY} actions=drop"),
     "foreign group": lambda s: s.ofctl("add-group", "group_id=4711,type=select,bucket=actions=output:1"),
     "every meter": lambda s: s.ofctl("del-meters"),
     "meter": lambda s: s.ofctl("mod-meter", "meter=1,pktps,burst,bands=type=drop,rate=1,burst_size=1"),

@@ -10,6 +10,8 @@ from qnet_controller.model import objects as o
 
 from .probe import Open, Prober
 from .tenants import (
+    FAMILY_CHOICES,
+    IPV6,
     SERVICE_BLOCK,
     PodPlan,
     export_object,
@@ -26,7 +28,7 @@ class Changer:
     def __init__(self, prober: Prober, chooser: random.Random) -> None:
         self.prober, self.chooser = prober, chooser
         self.world, self.fabric = prober.world, prober.fabric
-        self.freed: list[tuple[str, int]] = []
+        self.freed: list[tuple[str, tuple[int, ...]]] = []
         self.open: list[Open] = []
         """Connections that a change has not given a good reason to break."""
 
@@ -60,20 +62,20 @@ class Changer:
         """A new replica; its port may appear before the database says so."""
         if len(self.world.pods) > 9:
             return None
-        return self._add(None)
+        return self._add(())
 
     def reuse_address(self) -> str | None:
         """A new pod, perhaps of another tenant, gets the address of a pod that has gone."""
-        for network, address in self.freed:
+        for network, addresses in self.freed:
             services = [key for key, where in self.world.services.items() if where == network]
-            taken = any((pod.network, pod.address) == (network, address) for pod in self.world.pods.values())
-            if services and not taken:
-                return self._add(address, self.chooser.choice(services))
+            used = {a for pod in self.world.pods.values() if pod.network == network for a in pod.addresses}
+            if services and not used & set(addresses):
+                return self._add(addresses, self.chooser.choice(services))
         return None
 
-    def _add(self, address: int | None, service: str | None = None) -> str:
+    def _add(self, addresses: tuple[int, ...], service: str | None = None) -> str:
         service = service or self.chooser.choice(list(self.world.services))
-        pod = self.world.new_pod(service, self._host(), address)
+        pod = self.world.new_pod(service, self._host(), addresses, self.chooser.choice(FAMILY_CHOICES))
         assert pod.host
         if self.chooser.random() < 0.5:
             self.fabric.plug(pod_object(pod), pod.host)
@@ -81,7 +83,7 @@ class Changer:
         else:
             self.fabric.apply([pod_object(pod)])
             self.fabric.plug(pod_object(pod), pod.host)
-        return f"add {pod.key} at {pod.host} with {pod.address:#x}"
+        return f"add {pod.key} at {pod.host} with {list(map(hex, pod.addresses))}"
 
     def remove_pod(self) -> str | None:
         """A pod goes; its port may stay a little longer."""
@@ -98,7 +100,7 @@ class Changer:
             self.fabric.apply([removed])
             if pod.host:
                 self.fabric.unplug(pod_object(pod), pod.host)
-        self.freed.append((pod.network, pod.address))
+        self.freed.append((pod.network, pod.addresses))
         return f"remove {pod.key}"
 
     def move_pod(self) -> str | None:
@@ -199,7 +201,8 @@ class Changer:
         if key is None:
             return None
         taken = set(self.world.service_ips.values())
-        self.world.service_ips[key] = next(a for a in range(SERVICE_BLOCK + 30, SERVICE_BLOCK + 200) if a not in taken)
+        block = SERVICE_BLOCK + self.chooser.choice((0, IPV6))
+        self.world.service_ips[key] = next(a for a in range(block + 30, block + 200) if a not in taken)
         self.fabric.apply([service_ip_object(self.world, key)])
         return f"add {key}"
 

@@ -18,8 +18,9 @@ from typing import Any, cast
 
 from contract.real import QNET_SCHEMA, REPOSITORY, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
 from qnet_controller.controller.conntrack import READER_PORT
+from simulator.packets import packed
 
-from .tenants import POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest, packed
+from .tenants import POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest
 
 AGENT = Path(__file__).with_name("agent.py")
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"

@@ -20,7 +20,7 @@ class Expected:
 def who_has(world: World, network: str, address: int) -> PodPlan | str | None:
     """The pod, or the key of the Service IP, that has an address in a network."""
     for pod in world.pods.values():
-        if (pod.network, pod.address) == (network, address):
+        if pod.network == network and address in pod.addresses:
             return pod
     for key, candidate in world.service_ips.items():
         if candidate == address and world.services[key.split(":")[0]] == network:
@@ -56,6 +56,11 @@ def expected(world: World, client: PodPlan, address: int, protocol: int, port: i
     ready = {
         pod.key
         for pod in world.pods.values()
-        if allowed and pod.service == service and pod.host and pod.state == "active" and pod.weight > 0
+        if allowed
+        and pod.service == service
+        and pod.host
+        and pod.state == "active"
+        and pod.weight > 0
+        and pod.own(address)
     }
     return Expected(frozenset(ready), allowed, balanced=True)

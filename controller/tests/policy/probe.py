@@ -11,7 +11,7 @@ from simulator import packets as p
 from simulator.fabric import VIRTUAL_MAC, Fabric, Session, open_session
 
 from .oracle import expected, who_has
-from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
+from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
 
 PROBES: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None), (132, 9))
 _ephemeral = itertools.cycle(range(20000, 60000))
@@ -48,13 +48,15 @@ class Prober:
         return [pod for pod in self.world.pods.values() if pod.host]
 
     def addresses(self) -> list[int]:
-        """Every address in use in any network, and two that are not."""
-        used = {pod.address for pod in self.world.pods.values()} | set(self.world.service_ips.values())
-        return sorted(used | {POD_BLOCK + 251, SERVICE_BLOCK + 251})
+        """Every address in use in any network, and some that are not."""
+        used = {address for pod in self.world.pods.values() for address in pod.addresses}
+        used |= set(self.world.service_ips.values())
+        nobody = {family + block + 251 for family in (0, IPV6) for block in (POD_BLOCK, SERVICE_BLOCK)}
+        return sorted(used | nobody)
 
     def pairs(self) -> Iterator[tuple[PodPlan, int]]:
-        """Every ordered pair of a pod and an address; what a pod sends to its own address stays inside of it."""
-        return ((c, a) for c, a in itertools.product(self.clients(), self.addresses()) if a != c.address)
+        """Every ordered pair of a pod and an address of a family it has; its own address stays inside of it."""
+        return ((c, a) for c, a in itertools.product(self.clients(), self.addresses()) if c.own(a) not in (None, a))
 
     def by_port(self, port_name: str) -> PodPlan:
         """The pod with a port name."""
@@ -70,7 +72,9 @@ class Prober:
         if protocol == 132:
             self._one_way(client, address, port or 0, sport, want.receivers, what)
             return None
-        session = open_session(self.fabric, pod_object(client), client.address, address, protocol, sport, port or 0)
+        source = client.own(address)
+        assert source is not None
+        session = open_session(self.fabric, pod_object(client), source, address, protocol, sport, port or 0)
         got = self.by_port(session.server).key if session.server else None
         if got is None and want.receivers:
             self.fail(f"wrong deny: {what}, expected {set(want.receivers)}")
@@ -94,7 +98,7 @@ class Prober:
     def _one_way(
         self, client: PodPlan, address: int, port: int, sport: int, receivers: frozenset[str], what: str
     ) -> None:
-        packet = p.Packet(ip_proto=132, ipv4_src=client.address, ipv4_dst=address, src_port=sport, dst_port=port)
+        packet = p.between(client.own(address) or 0, address, 132, src_port=sport, dst_port=port)
         got = {self.by_port(d.pod).key for d in self.fabric.send(pod_object(client), packet)}
         if not got <= receivers or bool(got) != bool(receivers):
             self.fail(f"{what}: reached {got}, expected {set(receivers)}")
@@ -103,11 +107,11 @@ class Prober:
         seen = found.session.at_server
         assert seen is not None
         client, server = self.world.pods[found.client], self.world.pods[found.server]
-        source = found.address if found.balanced and client.key == server.key else client.address
-        if seen.ipv4_src != source:
-            self.fail(f"{what}: {server.key} sees {seen.ipv4_src:#x} as the client, not {source:#x}")
-        if seen.ipv4_dst != server.address or seen.dst_port != found.session.first.dst_port:
-            self.fail(f"{what}: arrived at {seen.ipv4_dst:#x}:{seen.dst_port}")
+        source = found.address if found.balanced and client.key == server.key else client.own(found.address)
+        if seen.source != source:
+            self.fail(f"{what}: {server.key} sees {seen.source:#x} as the client, not {source}")
+        if seen.target != server.own(found.address) or seen.dst_port != found.session.first.dst_port:
+            self.fail(f"{what}: arrived at {seen.target:#x}:{seen.dst_port}")
         if (seen.eth_src, seen.eth_dst) != (VIRTUAL_MAC, int.from_bytes(pod_object(server).mac, "big")):
             self.fail(f"{what}: wrong Ethernet addresses {seen}")
 
@@ -132,28 +136,31 @@ class Prober:
         if client.key == server.key or found.protocol == ICMP:
             return
         sport, dport = found.session.first.dst_port, next(_ephemeral)
-        want = expected(self.world, server, client.address, found.protocol, dport, self.fabric.clock.now)
+        here, there = client.own(found.address), server.own(found.address)
+        assert here is not None
+        assert there is not None
+        want = expected(self.world, server, here, found.protocol, dport, self.fabric.clock.now)
         if want.allowed:
             return
-        tries = [p.udp(server.address, sport, client.address, dport)]
+        tries = [p.udp(there, sport, here, dport)]
         if found.protocol == TCP:
             kinds = (p.SYN, p.ACK, p.SYN | p.ACK, p.RST)
-            tries = [p.tcp(server.address, sport, client.address, dport, flags) for flags in kinds]
+            tries = [p.tcp(there, sport, here, dport, flags) for flags in kinds]
         for packet in tries:
             if self.fabric.send(pod_object(server), packet):
                 self.fail(f"{what}: {server.key} opened a connection back by {packet}")
 
     def _force(self, client: PodPlan, address: int, protocol: int, port: int, sport: int, what: str) -> None:
         """Packets that look as if they belonged to a connection get no further than the first one."""
+        own = client.own(address)
+        assert own is not None
         if protocol == TCP:
-            tries = [
-                p.tcp(client.address, sport, address, port, flags) for flags in (p.ACK, p.SYN | p.ACK, p.RST, p.FIN)
-            ]
+            tries = [p.tcp(own, sport, address, port, flags) for flags in (p.ACK, p.SYN | p.ACK, p.RST, p.FIN)]
         elif protocol == UDP:
-            tries = [p.udp(client.address, port, address, sport)]
+            tries = [p.udp(own, port, address, sport)]
         else:
-            quoted = p.udp(address, 53, client.address, 53)
-            tries = [p.echo(client.address, address, sport, p.ECHO_REPLY), p.unreachable(quoted)]
+            quoted = p.udp(address, 53, own, 53)
+            tries = [p.echo(own, address, sport, p.ECHO_REPLY), p.unreachable(quoted)]
         for packet in tries:
             if (
                 protocol == UDP
@@ -193,10 +200,10 @@ class Prober:
         """Whether the server might open a connection that looks like its answers."""
         seen = item.session.at_server
         assert seen is not None
-        if seen.ipv4_src == server.address:
+        if seen.source == server.own(seen.source):
             return True
         port = None if item.protocol == ICMP else seen.src_port
-        return expected(self.world, server, seen.ipv4_src, item.protocol, port, self.fabric.clock.now).allowed
+        return expected(self.world, server, seen.source, item.protocol, port, self.fabric.clock.now).allowed
 
     def check_all(self, probes: tuple[tuple[int, int | None], ...] = PROBES) -> list[Open]:
         """Probe every ordered pair with every probe; returns what opened."""

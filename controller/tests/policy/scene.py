@@ -7,9 +7,10 @@ from qnet_controller.model import objects as o
 from qnet_controller.pipeline.demands import Settings
 from simulator.conntrack import Datapath
 from simulator.fabric import Fabric
+from simulator.packets import packed
 
 from .probe import Open, Prober
-from .tenants import SERVICE_BLOCK, TCP, ExportPlan, World, export_object, objects, packed, pod_object
+from .tenants import SERVICE_BLOCK, TCP, ExportPlan, World, export_object, objects, pod_object
 from .test_simulated import HOSTS
 
 SIP = SERVICE_BLOCK + 10

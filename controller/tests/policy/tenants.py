@@ -8,10 +8,16 @@ import random
 from dataclasses import dataclass, field
 
 from qnet_controller.model import objects as o
+from simulator.packets import is_ipv6, packed
 
 ICMP, TCP, UDP = 1, 6, 17
 POD_BLOCK, SERVICE_BLOCK = 0x0A010000, 0x0A020000  # 10.1.0.0/24 and 10.2.0.0/24 in every network, on purpose
+IPV6 = 0xFD00 << 112
+"""Added to an IPv4 address for its IPv6 twin: fd00::a01:0/120 is the pods' block, fd00::a02:0/120 the services'."""
 PORT_CHOICES = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
+Families = tuple[int, ...]
+"""What is added to an IPv4 address for each of the families: 0 and IPV6."""
+FAMILY_CHOICES: tuple[Families, ...] = ((0,), (0, IPV6), (0, IPV6), (IPV6,))
 Ports = frozenset[tuple[int, int | None]]
 
 
@@ -22,10 +28,19 @@ class PodPlan:
     service: str
     name: str
     network: str
-    address: int
+    addresses: tuple[int, ...]
     host: str | None
     weight: int = 100
     state: str = "active"
+
+    @property
+    def address(self) -> int:
+        """The first of its addresses."""
+        return self.addresses[0]
+
+    def own(self, peer: int) -> int | None:
+        """The address by which it talks to another one: its own of the same family, if it has one."""
+        return next((address for address in self.addresses if is_ipv6(address) == is_ipv6(peer)), None)
 
     @property
     def group(self) -> str:
@@ -61,16 +76,19 @@ class World:
     exports: dict[tuple[str, str], ExportPlan] = field(default_factory=dict)
 
     def free_address(self, network: str) -> int:
-        """The lowest pod address that nobody has."""
-        taken = {pod.address for pod in self.pods.values() if pod.network == network}
-        return next(a for a in range(POD_BLOCK + 2, POD_BLOCK + 250) if a not in taken)
+        """The lowest IPv4 pod address that nobody has, and whose twin nobody has."""
+        taken = {address for pod in self.pods.values() if pod.network == network for address in pod.addresses}
+        return next(a for a in range(POD_BLOCK + 2, POD_BLOCK + 250) if not taken & {a, IPV6 + a})
 
-    def new_pod(self, service: str, host: str | None, address: int | None = None) -> PodPlan:
-        """Add a pod to a service."""
+    def new_pod(
+        self, service: str, host: str | None, addresses: tuple[int, ...] = (), families: Families = (0,)
+    ) -> PodPlan:
+        """Add a pod to a service, by default with a free address of each of the families."""
         group, _, name = service.partition("/")
         number = next(n for n in range(1, 1000) if f"{group}/{name}-{n}" not in self.pods)
         network = self.services[service]
-        pod = PodPlan(service, f"{name}-{number}", network, address or self.free_address(network), host)
+        free = self.free_address(network)
+        pod = PodPlan(service, f"{name}-{number}", network, addresses or tuple(f + free for f in families), host)
         self.pods[pod.key] = pod
         return pod
 
@@ -78,11 +96,6 @@ class World:
 def digest(key: str) -> str:
     """The hash that names ports and MAC addresses (docs/design/architecture.md)."""
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def packed(address: int) -> bytes:
-    """An IPv4 address as bytes."""
-    return address.to_bytes(4, "big")
 
 
 def pod_object(pod: PodPlan) -> o.Pod:
@@ -94,7 +107,7 @@ def pod_object(pod: PodPlan) -> o.Pod:
         pod.network,
         bytes.fromhex("02" + mark[12:22]),
         "qn" + mark[:12],
-        (packed(pod.address),),
+        tuple(map(packed, pod.addresses)),
         pod.weight,
         pod.state,
     )
@@ -114,8 +127,10 @@ def service_ip_object(world: World, key: str) -> o.ServiceIP:
 
 def objects(world: World) -> list[o.Object]:
     """Everything as objects of the model (hosts excepted)."""
-    blocks = (o.Subnet(packed(POD_BLOCK), 24),), (o.Subnet(packed(SERVICE_BLOCK), 24),)
-    found: list[o.Object] = [o.Network(name, vni, *blocks) for name, vni in world.networks.items()]
+    blocks = tuple(
+        (o.Subnet(packed(block), 24), o.Subnet(packed(IPV6 + block), 120)) for block in (POD_BLOCK, SERVICE_BLOCK)
+    )
+    found: list[o.Object] = [o.Network(name, vni, blocks[0], blocks[1]) for name, vni in world.networks.items()]
     found += [o.SecurityGroup(name, f"tenant-{name}", number) for name, number in world.groups.items()]
     for key, network in world.services.items():
         group, _, name = key.partition("/")
@@ -149,7 +164,7 @@ def random_export(world: World, chooser: random.Random, now: float) -> ExportPla
 
 
 def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
-    """Two networks with the same addresses, a few groups with services, pods and exports."""
+    """Two networks with the same addresses of both families, a few groups with services, pods and exports."""
     world = World({"red": 100, "blue": 200}, {name: 10 + i for i, name in enumerate(("a", "b", "c"))})
     used: dict[str, int] = {"red": 10, "blue": 10}
     for group in world.groups:
@@ -159,9 +174,9 @@ def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
             world.services[service] = network
             for ip in ("main", "more")[: chooser.choice((0, 1, 1, 2))]:
                 used[network] += 1
-                world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[network]
+                world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[network] + chooser.choice((0, IPV6))
             for _ in range(chooser.randint(1, 2)):
-                world.new_pod(service, chooser.choice(hosts))
+                world.new_pod(service, chooser.choice(hosts), families=chooser.choice(FAMILY_CHOICES))
     for _ in range(chooser.randint(1, 4)):
         export = random_export(world, chooser, now)
         if export:

@@ -8,11 +8,12 @@ import pytest
 from qnet_controller.model import objects as o
 from qnet_controller.pipeline.connections import Ends
 from simulator.conntrack import Datapath
+from simulator.packets import packed
 
 from .changes import Changer
 from .probe import PROBES, Open, Prober
 from .scene import SIP, SIP_OF_B, grant, opened, revoke
-from .tenants import ICMP, SERVICE_BLOCK, TCP, UDP, ExportPlan, packed, pod_object, service_ip_object
+from .tenants import ICMP, SERVICE_BLOCK, TCP, UDP, ExportPlan, pod_object, service_ip_object
 from .test_simulated import build
 
 CALLERS = ("b/u-1", "b/u-2")  # on the host of a/s-1, and on a host of its own
@@ -27,7 +28,7 @@ def ends_of(prober: Prober, items: list[Open]) -> set[Ends]:
         assert seen is not None
         network = client.network if client else "red"
         ports = (seen.icmp_id, seen.icmp_id) if item.protocol == ICMP else (seen.src_port, seen.dst_port)
-        found.add(Ends(network, item.protocol, packed(seen.ipv4_src), ports[0], packed(seen.ipv4_dst), ports[1]))
+        found.add(Ends(network, item.protocol, packed(seen.source), ports[0], packed(seen.target), ports[1]))
     return found
 
 

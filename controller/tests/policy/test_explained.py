@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from qnet_controller.controller.trace import Packet, trace
+from simulator.packets import packed
 
 from .oracle import expected
 from .probe import PROBES
-from .tenants import packed
 from .test_simulated import build
 
 

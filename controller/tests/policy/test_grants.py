@@ -193,7 +193,7 @@ def test_nobody_answers_in_the_name_of_another_group(prober: Prober) -> None:
     del prober.world.pods[pod.key]
     prober.fabric.unplug(pod_object(pod), "h2")
     prober.fabric.apply([o.Removed(o.Pod, pod.key)])
-    heir = prober.world.new_pod("c/w", "h2", pod.address)
+    heir = prober.world.new_pod("c/w", "h2", pod.addresses)
     prober.fabric.apply([pod_object(heir)])
     prober.fabric.plug(pod_object(heir), "h2")
     # Its host sends what the heir's own zone would never let out.

@@ -189,8 +189,8 @@ def test_an_icmp_error_about_a_balanced_packet_reaches_the_client(prober: Prober
         assert [d.pod for d in back] == [item.session.client.port_name], prober.fabric.trace
         inner = back[0].packet.inner
         assert inner is not None
-        assert (inner.ipv4_src, inner.ipv4_dst) == (item.session.first.ipv4_src, SIP)
-        assert back[0].packet.ipv4_src == SIP
+        assert (inner.source, inner.target) == (item.session.first.source, SIP)
+        assert back[0].packet.source == SIP
 
 
 def test_a_service_without_backends_reaches_nobody_until_one_comes(prober: Prober) -> None:
@@ -242,7 +242,7 @@ def test_the_next_owner_of_an_address_gets_nothing_of_old_connections(prober: Pr
     del prober.world.pods[pod.key]
     prober.fabric.unplug(pod_object(pod), "h2")
     prober.fabric.apply([o.Removed(o.Pod, pod.key)])
-    heir = prober.world.new_pod(service, host, pod.address)
+    heir = prober.world.new_pod(service, host, pod.addresses)
     prober.fabric.apply([pod_object(heir)])
     prober.fabric.plug(pod_object(heir), host)
     assert not item.session.forward()

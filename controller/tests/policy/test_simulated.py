@@ -14,10 +14,11 @@ from qnet_controller.pipeline.program import SwitchProgram
 from simulator.check import Refused
 from simulator.conntrack import Datapath
 from simulator.fabric import Fabric
+from simulator.packets import packed
 
 from .changes import Changer
 from .probe import PROBES, Prober
-from .tenants import digest, objects, packed, pod_object, random_world
+from .tenants import digest, objects, pod_object, random_world
 
 HOSTS = {name: (int(digest(name)[:16], 16), 0xC0A80001 + i) for i, name in enumerate(("h1", "h2", "h3"))}
 

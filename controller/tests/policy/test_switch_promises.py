@@ -15,7 +15,7 @@ from simulator.fabric import VIRTUAL_MAC
 
 from .probe import Prober
 from .scene import SIP, SIP_OF_B, grant, opened, revoke
-from .tenants import POD_BLOCK, TCP, ExportPlan, pod_object
+from .tenants import IPV6, POD_BLOCK, TCP, ExportPlan, pod_object
 from .test_simulated import HOSTS
 
 # -- only the right senders ------------------------------------------------------------------------------------
@@ -93,6 +93,54 @@ def test_arp_is_answered_on_the_spot_for_every_address_of_the_subnets(prober: Pr
     probe = p.arp_request(int.from_bytes(pod_object(pod).mac, "big"), 0, pod.address)
     assert not prober.fabric.send(pod_object(pod), probe)
     assert prober.fabric.asked() == 0
+
+
+def test_neighbour_discovery_is_answered_on_the_spot(prober: Prober) -> None:
+    pod = prober.world.new_pod("c/w", "h2", families=(0, IPV6))
+    own, mac = pod.addresses[1], int.from_bytes(pod_object(pod).mac, "big")
+    prober.fabric.apply([pod_object(pod)])
+    prober.fabric.plug(pod_object(pod), "h2")
+    for target in (IPV6 + POD_BLOCK + 1, IPV6 + POD_BLOCK + 222, IPV6 + SIP):
+        for sender in (own, p.link_local(mac)):
+            assert prober.fabric.resolve(pod_object(pod), sender, target) == VIRTUAL_MAC
+    assert prober.fabric.resolve(pod_object(pod), own, 0x20010DB8 << 96) is None
+    silent = [p.solicitation(mac, sender, own) for sender in (0, own)]
+    silent += [p.solicitation(mac, 0, target) for target in (p.link_local(mac), IPV6 + SIP)]
+    for probe in silent:
+        assert not prober.fabric.send(pod_object(pod), probe)
+    assert prober.fabric.asked() == 0
+
+
+def test_nobody_but_the_switch_speaks_of_neighbours_and_routers(prober: Prober) -> None:
+    fabric, world = prober.fabric, prober.world
+    attacker, friend, victim = (
+        world.new_pod(service, host, families=(0, IPV6))
+        for service, host in (("c/w", "h1"), ("c/w", "h1"), ("c/w", "h2"))
+    )
+    for pod in (attacker, friend, victim):
+        fabric.apply([pod_object(pod)])
+        fabric.plug(pod_object(pod), pod.host or "")
+    mac, own = int.from_bytes(pod_object(attacker).mac, "big"), attacker.addresses[1]
+    opened(prober, attacker.key, friend.addresses[1])
+    asked = fabric.asked()
+    for target in (friend.addresses[1], victim.addresses[1], (0xFF02 << 112) + 1):
+        for source in (own, p.link_local(mac), friend.addresses[1]):
+            for kind in (133, 134, 135, 136, 137):
+                packet = p.Packet(
+                    eth_type=p.ETH_IPV6, ip_proto=p.ICMPV6, source=source, target=target, icmp_type=kind,
+                    nd_target=friend.addresses[1], nd_option=p.TARGET_OPTION, nd_mac=mac,
+                )  # fmt: skip
+                assert not fabric.send(pod_object(attacker), packet), packet
+                tunnel = {"tun_id": 100, "tun_src": HOSTS["h1"][1], "tun_dst": HOSTS["h2"][1]}
+                packet.eth_src, packet.eth_dst = mac, VIRTUAL_MAC
+                opened(prober, attacker.key, victim.addresses[1])
+                assert not fabric.inject(fabric.nodes["h2"], 1, packet, tunnel), packet
+    spoofed = [p.solicitation(mac, friend.addresses[1], victim.addresses[1]), p.solicitation(mac ^ 1, own, SIP + IPV6)]
+    spoofed.append(replace(p.solicitation(mac, own, SIP + IPV6), nd_mac=mac ^ 1))
+    spoofed.append(p.tcp(p.link_local(mac), 1, victim.addresses[1], 80, p.SYN))
+    for packet in spoofed:
+        assert not fabric.send(pod_object(attacker), packet), packet
+    assert fabric.asked() - asked <= 4  # the pair with the victim, at both of its ends
 
 
 def test_one_network_knows_nothing_of_another_with_the_same_addresses(prober: Prober) -> None:

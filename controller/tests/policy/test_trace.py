@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,16 +139,22 @@ def spec(packet: p.Packet, port: int, tunnel: dict[str, int]) -> str:
             *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("arp_spa", "arp_tpa", "arp_sha")),
         ]
     else:
-        protocol = {6: "tcp", 17: "udp", 1: "icmp"}[packet.ip_proto]
-        terms += [protocol]
+        six = packet.eth_type == p.ETH_IPV6
+        protocol = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}[packet.ip_proto]
+        family, field = ("ipv6", "ipv6_src") if six else ("nw", "ipv4_src")
+        terms += [protocol + ("6" if six else "")]
         terms += [
-            f"{n}={value_text('ipv4_src', getattr(packet, a))}"
-            for n, a in (("nw_src", "ipv4_src"), ("nw_dst", "ipv4_dst"))
+            f"{family}_src={value_text(field, packet.source)}",
+            f"{family}_dst={value_text(field, packet.target)}",
         ]
         if packet.has_ports:
             terms += [f"{protocol}_src={packet.src_port}", f"{protocol}_dst={packet.dst_port}"]
         else:
-            terms += [f"icmp_type={packet.icmp_type}"]
+            terms += [f"{'icmpv6' if six else 'icmp'}_type={packet.icmp_type}"]
+        if packet.is_nd:
+            terms += ["icmpv6_code=0", f"nd_target={value_text('nd_target', packet.nd_target)}"]
+            option = {p.SOURCE_OPTION: "nd_sll", p.TARGET_OPTION: "nd_tll"}.get(packet.nd_option)
+            terms += [f"{option}={value_text(option, packet.nd_mac)}"] if option else []
     return ",".join([*terms, *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("eth_src", "eth_dst"))])
 
 
@@ -166,7 +173,7 @@ def sample(chooser: random.Random, sent: list[Sent]) -> Iterator[Sent]:
     for packet, port, tunnel in chooser.sample(sent, min(SAMPLE, len(sent))):
         packet = packet.copy()
         if chooser.random() < 0.1:
-            packet.ipv4_src += 1
+            packet.source += 1
         if chooser.random() < 0.1:
             packet.eth_src ^= 1
         yield packet, port, tunnel
@@ -183,10 +190,15 @@ def candidates(prober: Prober) -> list[Sent]:
             port, tunnel = 1, {"tun_src": HOSTS[client.host or ""][1], "tun_dst": HOSTS["h1"][1],
                                "tun_id": prober.world.networks[client.network]}  # fmt: skip
         mac = int.from_bytes(pod_object(client).mac, "big")
+        own = client.own(address)
+        assert own is not None
+        asks = [p.arp_request(mac, own, address)]
+        if p.is_ipv6(address):
+            asks = [p.solicitation(mac, sender, address) for sender in (own, p.link_local(mac), 0)]
+            asks.append(replace(asks[0], icmp_type=p.ADVERTISEMENT, nd_option=p.TARGET_OPTION))
         for packet in (
-            p.tcp(client.address, 7, address, 80, p.SYN), p.tcp(client.address, 7, address, 81, p.SYN),
-            p.udp(client.address, 7, address, 53), p.echo(client.address, address, 7),
-            p.arp_request(mac, client.address, address),
+            p.tcp(own, 7, address, 80, p.SYN), p.tcp(own, 7, address, 81, p.SYN), p.udp(own, 7, address, 53),
+            p.echo(own, address, 7), *asks,
         ):  # fmt: skip
             packet.eth_src, packet.eth_dst = mac, packet.eth_dst or VIRTUAL_MAC
             found.append((packet, port, tunnel))

@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.tenants import POD_BLOCK, SERVICE_BLOCK, packed
+from policy.tenants import IPV6, POD_BLOCK, SERVICE_BLOCK
 from qnet_controller.decide.decide import Origin, Question, decide
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
@@ -16,12 +16,13 @@ from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.demands import Pair, Settings, Source, Target
 from qnet_controller.pipeline.program import SwitchProgram
 from simulator.fabric import START
+from simulator.packets import packed
 from simulator.switch import Switch
 
 SWITCHES = (1, 2)
 NETWORKS, GROUPS, SERVICES = ("red", "blue"), ("a", "b"), ("a/s", "a/t", "b/s")
-POD_ADDRESSES = [packed(POD_BLOCK + n) for n in range(2, 5)]
-SERVICE_ADDRESSES = [packed(SERVICE_BLOCK + n) for n in range(2, 4)]
+POD_ADDRESSES = [packed(POD_BLOCK + n) for n in (2, 3, 4, IPV6 + 2)]
+SERVICE_ADDRESSES = [packed(SERVICE_BLOCK + n) for n in (2, 3, IPV6 + 2)]
 ADDRESSES = POD_ADDRESSES + SERVICE_ADDRESSES
 BLOCKS = (o.Subnet(packed(POD_BLOCK), 24),), (o.Subnet(packed(SERVICE_BLOCK), 24),)
 VTEPS = {1: packed(0xC0A80001), 2: packed(0xC0A80002)}

@@ -9,11 +9,16 @@ from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.fields import BY_NAME, CT_INVALID, CT_MARK, CT_TRACKED, Bits
 from qnet_controller.pipeline.tables import Table
 
-from .packets import ETH_ARP, ETH_IPV4, ICMP, SCTP, TCP, UDP
+from .packets import ADVERTISEMENT, ETH_ARP, ETH_IPV4, ETH_IPV6, ICMP, ICMPV6, SCTP, SOLICITATION, TCP, UDP
 
 TRANSPORT = {"tcp_dst": TCP, "tcp_src": TCP, "udp_dst": UDP, "udp_src": UDP, "sctp_dst": SCTP,
-             "sctp_src": SCTP, "icmpv4_type": ICMP}  # fmt: skip
-READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst",
+             "sctp_src": SCTP}  # fmt: skip
+ICMP_OF = {"icmpv4_type": (ETH_IPV4, ICMP), "icmpv4_code": (ETH_IPV4, ICMP),
+           "icmpv6_type": (ETH_IPV6, ICMPV6), "icmpv6_code": (ETH_IPV6, ICMPV6)}  # fmt: skip
+ND_TYPES = {"nd_target": (SOLICITATION, ADVERTISEMENT), "nd_sll": (SOLICITATION,), "nd_tll": (ADVERTISEMENT,),
+            "nd_reserved": (SOLICITATION, ADVERTISEMENT), "nd_options_type": (SOLICITATION, ADVERTISEMENT)}  # fmt: skip
+FAMILY_OF = {"ipv4_src": ETH_IPV4, "ipv4_dst": ETH_IPV4, "ipv6_src": ETH_IPV6, "ipv6_dst": ETH_IPV6}
+READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst", "ct_ipv6_dst",
                        "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
 CT_NEW_EST_REL_RPL_NAT = 0x01 | 0x02 | 0x04 | 0x08 | 0x40 | 0x80
 MAX_BUCKET_ID = 0xFFFFFF00
@@ -78,16 +83,25 @@ def _may_use(name: str, matched: dict[str, tuple[int, int]]) -> bool:
     exact = {field: value for field, (value, mask) in matched.items() if mask == BY_NAME[field].full}
     if name.startswith("arp_"):
         return exact.get("eth_type") == ETH_ARP
+    family = exact.get("eth_type")
     if name in TRANSPORT:
-        return exact.get("eth_type") == ETH_IPV4 and exact.get("ip_proto") == TRANSPORT[name]
-    if name in ("ip_proto", "ipv4_src", "ipv4_dst"):
-        return exact.get("eth_type") == ETH_IPV4
-    if name in ("ct_ipv4_dst", "ct_proto", "ct_tp_dst"):
+        return family in (ETH_IPV4, ETH_IPV6) and exact.get("ip_proto") == TRANSPORT[name]
+    if name in ICMP_OF:
+        return (family, exact.get("ip_proto")) == ICMP_OF[name]
+    if name in ND_TYPES:
+        asked = (family, exact.get("ip_proto"), exact.get("icmpv6_code"))
+        return asked == (ETH_IPV6, ICMPV6, 0) and exact.get("icmpv6_type") in ND_TYPES[name]
+    if name == "ip_proto":
+        return family in (ETH_IPV4, ETH_IPV6)
+    if name in FAMILY_OF:
+        return family == FAMILY_OF[name]
+    if name in ("ct_ipv4_dst", "ct_ipv6_dst", "ct_proto", "ct_tp_dst"):
         value, mask = matched.get("ct_state", (0, 0))
         valid = bool(value & CT_NEW_EST_REL_RPL_NAT) or bool(
             value & CT_TRACKED and mask & CT_INVALID and not value & CT_INVALID
         )
-        return exact.get("eth_type") == ETH_IPV4 and valid
+        wanted = {"ct_ipv4_dst": (ETH_IPV4,), "ct_ipv6_dst": (ETH_IPV6,)}.get(name, (ETH_IPV4, ETH_IPV6))
+        return family in wanted and valid
     return True
 
 
@@ -100,7 +114,7 @@ def _check_actions(actions: m.Actions, matched: dict[str, tuple[int, int]], tabl
                 _may_use(source.field.name, matched) and _may_use(target.field.name, matched)
             ):
                 raise Refused(f"OFPBAC_MATCH_INCONSISTENT: move {source.field.name} to {target.field.name}")
-            case m.Ct() if matched.get("eth_type") != (ETH_IPV4, 0xFFFF):
+            case m.Ct() if matched.get("eth_type") not in ((ETH_IPV4, 0xFFFF), (ETH_IPV6, 0xFFFF)):
                 raise Refused("OFPBAC_MATCH_INCONSISTENT: ct without eth_type")
             case m.Goto(target_table) if target_table <= table:
                 raise Refused(f"OFPBIC_BAD_TABLE_ID: goto {target_table} from {table}")

@@ -18,7 +18,7 @@ from qnet_controller.pipeline.fields import CT_ESTABLISHED, CT_INVALID, CT_NEW, 
 from qnet_controller.pipeline.messages import Nat
 
 from .check import Refused
-from .packets import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, RST, SYN, TCP, UNREACHABLE, Packet
+from .packets import ACK, ECHO_REQUEST, ECHO_REQUEST_V6, FIN, ICMP, ICMPV6, RST, SYN, TCP, Packet, packed
 
 Datapath = Literal["system", "netdev"]
 
@@ -43,12 +43,11 @@ class Tuple(NamedTuple):
 
 def tuple_of(packet: Packet) -> Tuple:
     """The tuple of a packet that is no ICMP error."""
-    if packet.ip_proto == ICMP:
-        other = {ECHO_REQUEST: ECHO_REPLY, ECHO_REPLY: ECHO_REQUEST}.get(packet.icmp_type, packet.icmp_type)
-        sport, dport = packet.icmp_type << 16 | packet.icmp_id, other << 16 | packet.icmp_id
+    if packet.is_icmp:
+        sport, dport = packet.icmp_type << 16 | packet.icmp_id, packet.other_echo << 16 | packet.icmp_id
     else:
         sport, dport = packet.src_port, packet.dst_port
-    return Tuple(packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, sport, dport)
+    return Tuple(packet.ip_proto, packet.source, packet.target, sport, dport)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +116,7 @@ class Conntrack:
         self, packet: Packet, zone: int, commit: bool, nat: Nat | None, now: float, mark: int | None = None
     ) -> Tracked:
         """Look `packet` up, commit it if asked and new, and translate it in place; `mark` is written if committed."""
-        if packet.ip_proto == ICMP and packet.icmp_type == UNREACHABLE:
+        if packet.is_error:
             return self._related(packet, zone, nat, now)
         key = tuple_of(packet)
         connection = self._find(zone, key, now)
@@ -178,7 +177,7 @@ class Conntrack:
         reverse = reverse._replace(target=address) if nat.kind == "source" else reverse._replace(source=address)
         if self._find(zone, reverse, now) is None:
             return reverse
-        if key.protocol == ICMP:
+        if key.protocol in (ICMP, ICMPV6):
             return None
         ports = [*range(reverse.dport + 1, 0x10000), *range(FIRST_EPHEMERAL, reverse.dport)]
         return next((r for r in (reverse._replace(dport=p) for p in ports) if self._find(zone, r, now) is None), None)
@@ -214,26 +213,26 @@ class Conntrack:
         if nat and connection.translated:
             # The error goes the way of the answers: what it quotes becomes what the opener sent.
             before = connection.forward if reply else connection.reverse
-            packet.inner.ipv4_src, packet.inner.ipv4_dst = before.source, before.target
+            packet.inner.source, packet.inner.target = before.source, before.target
             packet.inner.src_port, packet.inner.dst_port = before.sport, before.dport
-            packet.ipv4_dst = before.source
-            if packet.ipv4_src == quoted.target:
-                packet.ipv4_src = before.target
+            packet.target = before.source
+            if packet.source == quoted.target:
+                packet.source = before.target
             state |= CT_DESTINATION_NAT
         return Tracked(state, connection.forward, connection.mark)
 
 
 def _as_listed(key: Tuple) -> messages.Tuple:
     sport, dport = key.sport, key.dport
-    if key.protocol == ICMP:
+    if key.protocol in (ICMP, ICMPV6):
         sport, dport = sport & 0xFFFF, (sport >> 16) << 8
-    return messages.Tuple(key.protocol, key.source.to_bytes(4, "big"), key.target.to_bytes(4, "big"), sport, dport)
+    return messages.Tuple(key.protocol, packed(key.source), packed(key.target), sport, dport)
 
 
 def _may_open(packet: Packet) -> bool:
     if packet.ip_proto == TCP:
         return packet.tcp_flags & (SYN | ACK) != SYN | ACK
-    return packet.ip_proto != ICMP or packet.icmp_type == ECHO_REQUEST
+    return not packet.is_icmp or packet.icmp_type in (ECHO_REQUEST, ECHO_REQUEST_V6)
 
 
 def _translate(packet: Packet, connection: Connection, key: Tuple) -> int:
@@ -245,7 +244,7 @@ def _translate(packet: Packet, connection: Connection, key: Tuple) -> int:
         state |= CT_SOURCE_NAT
     if (want.target, want.dport) != (key.target, key.dport):
         state |= CT_DESTINATION_NAT
-    packet.ipv4_src, packet.ipv4_dst = want.source, want.target
-    if packet.ip_proto != ICMP:
+    packet.source, packet.target = want.source, want.target
+    if not packet.is_icmp:
         packet.src_port, packet.dst_port = want.sport, want.dport
     return state

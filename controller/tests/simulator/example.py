@@ -17,23 +17,24 @@ from . import packets as p
 from .fabric import Fabric, open_session
 
 VTEPS = {"h1": 0xC0A80001, "h2": 0xC0A80002}
+IPV6_BLOCK, ENTRY_IPV6 = 0xFD00_0010 << 96, (0xFD00_0010 << 96) + 2
 IMAGE_IP, RESIZE_IP, NOBODY = 0x0A60000A, 0x0A60000B, 0x0A0A0007
 
 
 def _bytes(address: int) -> bytes:
-    return address.to_bytes(4, "big")
+    return p.packed(address)
 
 
-def _pod(key: str, service: str, address: int) -> o.Pod:
+def _pod(key: str, service: str, *addresses: int) -> o.Pod:
     mark = hashlib.sha256(key.encode()).hexdigest()
     mac = bytes.fromhex("02" + mark[12:22])
-    return o.Pod(key.partition("/")[2], service, "prod", mac, "qn" + mark[:12], (_bytes(address),))
+    return o.Pod(key.partition("/")[2], service, "prod", mac, "qn" + mark[:12], tuple(map(_bytes, addresses)))
 
 
 PODS = {
     pod.key: (pod, host)
     for pod, host in (
-        (_pod("fop/entry-1", "fop/entry", 0x0A0A0002), "h1"),
+        (_pod("fop/entry-1", "fop/entry", 0x0A0A0002, ENTRY_IPV6), "h1"),
         (_pod("fop/image-1", "fop/image", 0x0A0A0003), "h1"),
         (_pod("fop/image-2", "fop/image", 0x0A0A0004), "h2"),
         (_pod("alice/resize-1", "alice/resize", 0x0A0A0005), "h2"),
@@ -41,7 +42,12 @@ PODS = {
     )
 }
 INTENT: tuple[o.Object, ...] = (
-    o.Network("prod", 100, (o.Subnet(_bytes(0x0A0A0000), 16),), (o.Subnet(_bytes(0x0A600000), 16),)),
+    o.Network(
+        "prod",
+        100,
+        (o.Subnet(_bytes(0x0A0A0000), 16), o.Subnet(_bytes(IPV6_BLOCK), 64)),
+        (o.Subnet(_bytes(0x0A600000), 16),),
+    ),
     *(o.SecurityGroup(name, name, number) for name, number in (("fop", 1), ("alice", 2), ("bob", 3))),
     o.Service("entry", "fop", "prod"),
     o.Service("image", "fop", "prod"),

@@ -20,7 +20,22 @@ from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.program import SwitchProgram
 
 from .conntrack import Datapath
-from .packets import ACK, SYN, TCP, UDP, Packet, arp_request, echo, reply_to, tcp, udp
+from .packets import (
+    ACK,
+    ADVERTISEMENT,
+    SYN,
+    TARGET_OPTION,
+    TCP,
+    UDP,
+    Packet,
+    arp_request,
+    echo,
+    is_ipv6,
+    reply_to,
+    solicitation,
+    tcp,
+    udp,
+)
 from .switch import Asked, Emission, Outcome, Switch
 
 TUNNEL_PORT = "qnet-vxlan"
@@ -265,7 +280,9 @@ class Fabric:
         self.trace.append(f"{node.name}: tunnel to {target.name if target else hex(emission.tun_dst)}")
         if target is not None:
             number = next(number for number, name in target.switch.ports.items() if name == TUNNEL_PORT)
-            outer = {"tun_id": emission.tun_id, "tun_src": node.vtep, "tun_dst": emission.tun_dst}
+            family = "ipv6_" if is_ipv6(node.vtep) else ""
+            ends = {f"tun_{family}src": node.vtep, f"tun_{family}dst": emission.tun_dst}
+            outer = {"tun_id": emission.tun_id, **ends}
             waiting.append((target, lambda: target.switch.receive(emission.packet, number, outer)))
 
     def asked(self) -> int:
@@ -273,12 +290,20 @@ class Fabric:
         return sum(node.asked.total() for node in self.nodes.values())
 
     def resolve(self, pod: Pod, sender: int, target: int) -> int | None:
-        """The MAC address that ARP gives the pod for `target`; None without an answer."""
-        answers = self.send(pod, arp_request(int.from_bytes(pod.mac, "big"), sender, target))
+        """The MAC address that ARP or ND gives the pod for `target`; None without an answer."""
+        ask = solicitation if is_ipv6(target) else arp_request
+        answers = self.send(pod, ask(int.from_bytes(pod.mac, "big"), sender, target))
         if not answers:
             return None
         (answer,) = answers
         reply = answer.packet
+        if reply.is_nd:
+            said = (reply.icmp_type, reply.icmp_code, reply.source, reply.target, reply.nd_target, reply.nd_option)
+            flags = (reply.nd_flags, reply.eth_src, reply.eth_dst)
+            wanted = (0xE0000000, VIRTUAL_MAC, int.from_bytes(pod.mac, "big"))
+            if said != (ADVERTISEMENT, 0, target, sender, target, TARGET_OPTION) or flags != wanted:
+                raise AssertionError(f"ND for {target:#x} was answered wrongly: {answer}")
+            return reply.nd_mac
         if answer.pod != pod.port_name or (reply.arp_op, reply.arp_spa, reply.arp_tpa) != (2, target, sender):
             raise AssertionError(f"ARP for {target:#x} was answered wrongly: {answer}")
         return reply.arp_sha
@@ -313,8 +338,8 @@ class Session:
         if len(deliveries) != 1 or deliveries[0].pod != self.client.port_name:
             return False
         got, sent = deliveries[0].packet, self.first
-        return (got.ip_proto, got.ipv4_src, got.src_port, got.ipv4_dst, got.dst_port, got.icmp_id) == (
-            sent.ip_proto, sent.ipv4_dst, sent.dst_port, sent.ipv4_src, sent.src_port, sent.icmp_id,
+        return (got.ip_proto, got.source, got.src_port, got.target, got.dst_port, got.icmp_id) == (
+            sent.ip_proto, sent.target, sent.dst_port, sent.source, sent.src_port, sent.icmp_id,
         )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Selector:
             return None
         if self._by_fields:
             return self._largest(tuple(values))
-        pair = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst)
+        pair = (packet.ip_proto, packet.source, packet.target)
         ports = (packet.src_port, packet.dst_port)
         if self._dealt is not None:
             return self._dealt[_hash((*pair, *ports)) % len(self._dealt)]

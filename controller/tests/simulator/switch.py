@@ -16,28 +16,50 @@ from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 
 from .check import Refused, check_bucket, check_flow
 from .conntrack import Conntrack, Datapath
-from .packets import ETH_ARP, ETH_IPV4, ICMP, SCTP, TCP, UDP, Packet, decode
+from .packets import ETH_ARP, ETH_IPV4, ETH_IPV6, SCTP, SOURCE_OPTION, TARGET_OPTION, TCP, UDP, Packet, decode, is_ipv6
 from .select import Selector
 
 MAX_DEPTH = 64
 LOW_PORT_IN_PORT = 0xFFF8
 
-_HEADERS: dict[str, tuple[str, Callable[[Packet], bool]]] = {
+_Present = Callable[[Packet], bool]
+
+
+def _transport(protocol: int) -> _Present:
+    return lambda p: p.has_ports and p.ip_proto == protocol
+
+
+def _option(kind: int) -> _Present:
+    return lambda p: p.is_nd and p.nd_option == kind
+
+
+_HEADERS: dict[str, tuple[str, _Present]] = {
     "eth_src": ("eth_src", lambda p: True),
     "eth_dst": ("eth_dst", lambda p: True),
     "eth_type": ("eth_type", lambda p: True),
     **{
         name: (name, lambda p: p.eth_type == ETH_ARP) for name in ("arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa")
     },
-    **{name: (name, lambda p: p.eth_type == ETH_IPV4) for name in ("ip_proto", "ipv4_src", "ipv4_dst")},
-    "tcp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == TCP),
-    "udp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == UDP),
-    "sctp_dst": ("dst_port", lambda p: p.has_ports and p.ip_proto == SCTP),
-    "sctp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == SCTP),
-    "tcp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == TCP),
-    "udp_src": ("src_port", lambda p: p.has_ports and p.ip_proto == UDP),
-    "icmpv4_type": ("icmp_type", lambda p: p.eth_type == ETH_IPV4 and p.ip_proto == ICMP),
-    "icmpv4_code": ("icmp_code", lambda p: p.eth_type == ETH_IPV4 and p.ip_proto == ICMP),
+    "ip_proto": ("ip_proto", lambda p: p.is_ip),
+    "ipv4_src": ("source", lambda p: p.eth_type == ETH_IPV4),
+    "ipv4_dst": ("target", lambda p: p.eth_type == ETH_IPV4),
+    "ipv6_src": ("source", lambda p: p.eth_type == ETH_IPV6),
+    "ipv6_dst": ("target", lambda p: p.eth_type == ETH_IPV6),
+    "tcp_dst": ("dst_port", _transport(TCP)),
+    "udp_dst": ("dst_port", _transport(UDP)),
+    "sctp_dst": ("dst_port", _transport(SCTP)),
+    "sctp_src": ("src_port", _transport(SCTP)),
+    "tcp_src": ("src_port", _transport(TCP)),
+    "udp_src": ("src_port", _transport(UDP)),
+    "icmpv4_type": ("icmp_type", lambda p: p.eth_type == ETH_IPV4 and p.is_icmp),
+    "icmpv4_code": ("icmp_code", lambda p: p.eth_type == ETH_IPV4 and p.is_icmp),
+    "icmpv6_type": ("icmp_type", lambda p: p.eth_type == ETH_IPV6 and p.is_icmp),
+    "icmpv6_code": ("icmp_code", lambda p: p.eth_type == ETH_IPV6 and p.is_icmp),
+    "nd_target": ("nd_target", lambda p: p.is_nd),
+    "nd_reserved": ("nd_flags", lambda p: p.is_nd),
+    "nd_options_type": ("nd_option", lambda p: p.is_nd and bool(p.nd_option)),
+    "nd_sll": ("nd_mac", _option(SOURCE_OPTION)),
+    "nd_tll": ("nd_mac", _option(TARGET_OPTION)),
 }
 
 
@@ -360,7 +382,12 @@ class Switch:
             flight.trace.append(f"{self.datapath_id:x} no port {port}")
             self.discarded += 1
             return
-        yield Emission(port, flight.packet.copy(), flight.meta.get("tun_id", 0), flight.meta.get("tun_dst", 0))
+        yield Emission(
+            port,
+            flight.packet.copy(),
+            flight.meta.get("tun_id", 0),
+            flight.meta.get("tun_dst") or flight.meta.get("tun_ipv6_dst", 0),
+        )
 
     def _use_group(self, flight: Flight, number: int, table: int, depth: int) -> Iterator[Outcome]:
         group = self._groups[number]
@@ -380,8 +407,8 @@ class Switch:
         return tokens >= 1
 
     def _track(self, flight: Flight, action: m.Ct) -> bool:
-        if flight.packet.eth_type != ETH_IPV4:
-            raise Refused("ct() on a packet that is not IPv4")
+        if not flight.packet.is_ip:
+            raise Refused("ct() on a packet that is not IP")
         zone = flight.read(action.zone) if isinstance(action.zone, Bits) else action.zone
         mark = flight.read(action.mark) if action.mark is not None else None
         result = self.conntrack.track(flight.packet, zone, action.commit, action.nat, self._clock(), mark)
@@ -396,7 +423,9 @@ class Switch:
         flight.meta["ct_zone"] = zone if known else 0
         flight.meta["ct_mark"] = result.mark if known else 0
         original = result.original if known else None
-        flight.meta["ct_ipv4_dst"] = original.target if original else 0
+        six = original is not None and is_ipv6(original.target)
+        flight.meta["ct_ipv4_dst"] = original.target if original and not six else 0
+        flight.meta["ct_ipv6_dst"] = original.target if original and six else 0
         flight.meta["ct_proto"] = original.protocol if original else 0
         flight.meta["ct_tp_dst"] = original.dport & 0xFFFF if original else 0
         return True

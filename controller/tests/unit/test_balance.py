@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import pytest
 
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.balance import CLIENT, CONNECTION, MOST_SLOTS, apportion
+from qnet_controller.pipeline.balance import MOST_SLOTS, apportion, connection
+from qnet_controller.pipeline.family import IPV4
 from simulator import packets as p
 from simulator.balanced import SERVICE_IP, address, groups
 from simulator.select import Selector, slots
@@ -40,7 +41,7 @@ class Picker:
         self._packet = p.tcp(0, 0, SERVICE_IP, 80, p.SYN)
 
     def __call__(self, client: int, port: int) -> int:
-        self._packet.ipv4_src, self._packet.src_port = client, port
+        self._packet.source, self._packet.src_port = client, port
         values = {"ipv4_src": client, "ipv4_dst": SERVICE_IP, "ip_proto": 6, "tcp_src": port, "tcp_dst": 80}
         number = self._first
         while True:
@@ -85,7 +86,7 @@ def test_few_equal_backends_take_few_slots() -> None:
 
 def test_shares_too_fine_for_slots_are_hashed() -> None:
     made = group([1000, 1])
-    assert made.hashed == CONNECTION
+    assert made.hashed == connection(IPV4)
     assert len(made.buckets) == 1001
     assert {bucket.weight for bucket in made.buckets} == {1}
     assert len({bucket.id for bucket in made.buckets}) == 1001
@@ -93,7 +94,7 @@ def test_shares_too_fine_for_slots_are_hashed() -> None:
 
 def test_five_thousand_backends_all_get_connections() -> None:
     *parts, whole = groups([100] * 5000)
-    assert whole.hashed == CONNECTION
+    assert whole.hashed == connection(IPV4)
     assert sum(len(part.buckets) for part in parts) == 5000
     assert all(len(part.buckets) == pytest.approx(2500, rel=0.05) for part in parts)
     assert [bucket.actions for bucket in whole.buckets] == [(m.UseGroup(part.id),) for part in parts]
@@ -108,7 +109,7 @@ def test_five_thousand_backends_all_get_connections() -> None:
 def test_only_the_clients_of_a_backend_that_goes_move(weights: tuple[int, ...]) -> None:
     clients = range(0x0B000000, 0x0B000000 + 5000)
     whole, reduced = group(weights, affinity="client"), group(weights, down=[2], affinity="client")
-    assert whole.hashed == CLIENT
+    assert whole.hashed == (IPV4.source,)
     choices = (Picker(whole), Picker(reduced))
     before, after = ([pick(client, 1) for client in clients] for pick in choices)
     moved = [old for old, new in zip(before, after, strict=True) if old != new]

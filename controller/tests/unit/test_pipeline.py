@@ -66,7 +66,7 @@ def test_flows_with_the_same_key_have_the_same_place() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", bytes(13), bytes(33), bytes(60)])
-def test_what_is_not_ipv4_has_no_addresses(data: bytes) -> None:
+def test_what_is_not_ip_has_no_addresses(data: bytes) -> None:
     assert ip_addresses(data) is None
 
 
@@ -76,6 +76,9 @@ def test_addresses_are_read_from_a_frame() -> None:
     assert ip_addresses(data) == (bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
     assert ip_addresses(data[:33]) is None
     assert ip_addresses(p.arp_request(1, 2, 3).encode()) is None
+    wide = p.udp(0xFD00 << 112 | 1, 1, 0xFD00 << 112 | 2, 53).encode()
+    assert ip_addresses(wide) == (bytes([0xFD, *bytes(14), 1]), bytes([0xFD, *bytes(14), 2]))
+    assert ip_addresses(wide[:53]) is None
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -31,17 +31,21 @@ class Sample(NamedTuple):
 
 SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
     Table.ADMISSION: (
-        "Who sent this? A packet from a pod's port must have the pod's own MAC and IP address (in ARP, as the sender), "
+        "Who sent this? A packet from a pod's port must have the pod's own MAC and IP address (in ARP and ND, as the "
+        "sender), "
         "and one from the tunnel port must come from the VTEP, with the VNI, of the host on which its sender is. "
         "The registers get the network, the source group and the sender's zone.",
         (
             Sample(210, "arp", "A pod that probes for its own address gets no answer: one would mean a duplicate."),
+            Sample(210, "nd_target", "The same in IPv6, where the probe comes from the unspecified address."),
+            Sample(205, "nd_sll", "Neighbour solicitations of a pod, from its own or its link-local address."),
             Sample(200, "arp", "ARP requests of a pod, with its own MAC and address as the sender, are answered next."),
             Sample(200, "eth_dst", "IP of a pod, with its own MAC and address, towards the virtual MAC."),
             Sample(
                 200, "tun_src", "IP that a known VTEP sends for a pod that is there; asked for, and gone when idle."
             ),
             Sample(160, "drop", "An unknown VTEP is refused for a while; the controller is not asked again meanwhile."),
+            Sample(110, "ff02::", "What every kernel tells its IPv6 link unasked is dropped, though no abuse."),
             Sample(100, "drop", "Anything else from a pod's port is spoofed or not IP: dropped and counted."),
             Sample(
                 10, "controller", "The first packet of a sender behind the tunnel asks, through the tunnel's meter."
@@ -49,9 +53,17 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         ),
     ),
     Table.NEIGHBOUR: (
-        "Answers every ARP request of a pod for an address of the network's subnets with the one virtual MAC address. "
-        "Nobody else ever sees the request, so moving a pod makes no neighbour cache stale.",
-        (Sample(100, "arp", "The request becomes its own answer and goes back through the port it came from."),),
+        "Answers every ARP request and neighbour solicitation of a pod for an address of the network's subnets with "
+        "the one virtual MAC address. Nobody else ever sees the request, so moving a pod makes no neighbour cache "
+        "stale.",
+        (
+            Sample(100, "arp", "The request becomes its own answer and goes back through the port it came from."),
+            Sample(100, "nd_target", "So does a solicitation; what the option says can only be written afterwards."),
+        ),
+    ),
+    Table.ADVERTISE: (
+        "The second half of an answer to a neighbour solicitation, which is an advertisement by now.",
+        (Sample(100, "nd_tll", "It names the virtual MAC address and goes back through the port it came from."),),
     ),
     Table.PLAN: (
         "May this group talk to this destination, and how? One flow for each pair (source group, destination) that was "
@@ -59,6 +71,7 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         "remember. Allowing flows go when idle, refusing ones after a fixed time; both are corrected at once when the "
         "intent changes.",
         (
+            Sample(200, "icmp6", "Nobody tells a pod about neighbours and routers but its own switch."),
             Sample(100, "kind=open", "Pods of one group reach each other; conntrack only undoes Service IPs."),
             Sample(100, "kind=replies", "The other side may open connections to this one: only answers pass."),
             Sample(

@@ -40,7 +40,7 @@ def test_packets_survive_the_wire(source: int, sport: int, target: int, dport: i
 def test_an_icmp_error_quotes_the_packet() -> None:
     error = p.decode(p.unreachable(p.udp(A, 1, B, 53)).encode())
     assert error.inner is not None
-    assert (error.inner.ipv4_src, error.inner.src_port, error.inner.dst_port) == (A, 1, 53)
+    assert (error.inner.source, error.inner.src_port, error.inner.dst_port) == (A, 1, 53)
 
 
 def make() -> tuple[Switch, Clock]:
@@ -210,15 +210,15 @@ def test_errors_about_a_connection_are_related(ct: Conntrack) -> None:
 def test_destination_nat_is_undone_in_answers(ct: Conntrack) -> None:
     packet = p.udp(A, 1, V, 53)
     look(ct, packet, commit=True, nat=m.Nat("destination", B.to_bytes(4, "big")))
-    assert (packet.ipv4_dst, packet.src_port) == (B, 1)
+    assert (packet.target, packet.src_port) == (B, 1)
     answer = p.udp(B, 53, A, 1)
     result = ct.track(answer, 1, False, LOOKUP, 0)
     assert result.state & (TRK | EST | RPL) == TRK | EST | RPL
     assert result.original is not None
-    assert (answer.ipv4_src, result.original.target, result.original.dport) == (V, V, 53)
+    assert (answer.source, result.original.target, result.original.dport) == (V, V, 53)
     later = p.udp(A, 1, V, 53)
     look(ct, later, nat=LOOKUP)
-    assert later.ipv4_dst == B
+    assert later.target == B
 
 
 def test_a_connection_keeps_its_mark_until_it_is_committed_again(ct: Conntrack) -> None:
@@ -236,14 +236,14 @@ def test_the_source_port_moves_when_the_tuple_is_taken(ct: Conntrack) -> None:
     look(ct, p.tcp(A, 1000, B, 80, p.SYN), commit=True)
     packet = p.tcp(A, 1000, V, 80, p.SYN)
     look(ct, packet, commit=True, nat=m.Nat("destination", B.to_bytes(4, "big")))
-    assert packet.ipv4_dst == B
+    assert packet.target == B
     assert packet.src_port != 1000
     answer = p.tcp(B, 80, A, packet.src_port, p.SYN | p.ACK)
     look(ct, answer, nat=LOOKUP)
-    assert (answer.ipv4_src, answer.dst_port) == (V, 1000)
+    assert (answer.source, answer.dst_port) == (V, 1000)
     plain = p.tcp(B, 80, A, 1000, p.SYN | p.ACK)
     look(ct, plain, nat=LOOKUP)
-    assert (plain.ipv4_src, plain.dst_port) == (B, 1000)
+    assert (plain.source, plain.dst_port) == (B, 1000)
 
 
 def test_connections_are_forgotten_in_time(ct: Conntrack) -> None:
@@ -267,8 +267,8 @@ def test_the_datapaths_differ_where_they_do() -> None:
         look(ct, p.udp(A, 1, V, 53), commit=True, nat=m.Nat("destination", B.to_bytes(4, "big")))
     again = p.udp(A, 1, V, 53)
     assert look(kernel, again, nat=LOOKUP) == TRK | NEW
-    assert again.ipv4_dst == V
+    assert again.target == V
     assert look(userspace, again, nat=LOOKUP) & TRK
-    assert again.ipv4_dst == B
+    assert again.target == B
     with pytest.raises(Refused, match="abort"):
         look(userspace, p.udp(A, 2, B, 53), commit=True, nat=m.Nat("source", A.to_bytes(4, "big")))

@@ -21,6 +21,7 @@ from ..ovsdb.feed import Feed, Tls
 LOG = logging.getLogger("qnet_controller")
 
 _PKI_HINT = "run the certificates role"
+HAND_OVER_SECONDS = 5.0
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
 
 
@@ -53,7 +54,8 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(config)
-    peers = Peers(config, lambda: controller.settled, controller.controllers_changed)
+    peers = Peers(config, controller.word, controller.mastership.standing_changed)
+    controller.mastership.told = peers.review
     tls = Tls(config.pki.ca, config.pki.certificate, config.pki.private_key)
     feed = Feed(config.database_remotes, tls, controller.intent_changed)
     where, at = "", config.api_listen
@@ -71,6 +73,7 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
     feed.start()
     LOG.info("controller %s listens on %s, its API on %s", config.name, config.openflow_listen, config.api_listen)
     await stop.wait()
+    await controller.mastership.hand_over(HAND_OVER_SECONDS)
     LOG.info("stopping; the switches keep their flows")
     await peers.stop()
     server.close()

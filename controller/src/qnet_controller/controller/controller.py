@@ -30,6 +30,7 @@ from .metrics import Metrics
 from .receipts import Receipts
 from .rotation import Rotation
 from .switch import FIRST_RETRY_SECONDS, Switch
+from .word import Word
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Controller:
         self.metrics = Metrics()
         self._rotation = Rotation(self.model, self.metrics)
         self.switches: dict[int, Switch] = {}
-        self.mastership = Mastership(config, self.switches, self._mastered, self._unmastered)
+        self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
         self.loaded = False
         self.settled = False
@@ -107,6 +108,7 @@ class Controller:
             self._programs.pop(switch.datapath_id, None)
             self._touch(self.model.switch_ports(switch.datapath_id, ()))
             self._admit(switch.session)
+        self.mastership.elect_all()
 
     def _count_model(self) -> None:
         for kind, count in status.model_counts(self.model).items():
@@ -288,9 +290,9 @@ class Controller:
         """Whether a switch that connects now is served: the intent is loaded and nothing is being waited for."""
         return self.loaded and (self.settled or self._settling is None)
 
-    def controllers_changed(self, live: frozenset[str]) -> None:
-        """Other controllers have come or gone: elect the masters of all switches anew."""
-        self.mastership.controllers_changed(live)
+    def word(self) -> Word:
+        """What this controller tells the others about itself."""
+        return Word(self.settled and not self.mastership.leaving, self.generation, lacks=self.mastership.lacks)
 
     def role_changed(self, session: Session, role: Role) -> None:
         """Another controller has become master of the switch: accept."""
@@ -350,6 +352,8 @@ class Controller:
         )  # fmt: skip
         owed, switch.owed = tuple(switch.owed), {}
         self.receipts.adopting(switch, self._commit(switch, (*commands, *owed)))
+        for packet in switch.release(self._loop.time()):
+            self.packet_in(switch.session, packet)
 
     def _adopt_later(self, switch: Switch) -> None:
         """Compare again with what the switch really holds, after a delay that grows while it does not help."""
@@ -415,6 +419,9 @@ class Controller:
             self._adopt_later(switch)
 
     def _log_refusal(self, switch: Switch, error: SwitchError, command: Command | None) -> None:
+        if error.overtaken:  # it says that we are no longer master, before or after the switch has told us so
+            self.metrics.overtaken_writes.inc()
+            return
         self.metrics.errors.labels(switch.host, str(error)).inc()
         LOG.error("%s refuses %s: %s", switch.host, names.command_name(self.model, command), error)
 
@@ -425,6 +432,9 @@ class Controller:
         began = time.perf_counter()
         switch = self._switch(session)
         program = switch.ready() if switch else None
+        if switch is not None and program is None and switch.wanted_role == Roles.MASTER:
+            switch.hold(packet, self._loop.time())
+            return
         if switch is None or program is None:
             self.metrics.packet_in_dropped.labels("unsettled" if not self.settled else "not adopted").inc()
             return
@@ -470,7 +480,7 @@ class Controller:
             "settled": self.settled,
             "generation": self.generation,
             "model": status.model_counts(self.model),
-            "switches": status.switches(self.model, self.switches),
+            "switches": status.switches(self.model, self.switches, self.mastership.master_for),
             "waiting": sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting),
             "services": self._rotation.status(),
             "pods": status.pods(self.model),
@@ -478,6 +488,7 @@ class Controller:
 
     def close(self) -> None:
         """Stop: connections are closed, nothing is taken from the switches."""
+        self.mastership.close()
         for timer in (self._settling, self._expiry):
             if timer:
                 timer.cancel()

@@ -25,6 +25,7 @@ class Metrics:
         self.flow_mods = self._counter("qnet_flow_mods", "Commands sent: flows, groups, meters, flushes", "switch")
         self.flow_removed = self._counter("qnet_flow_removed", "Flows that ended by themselves", "switch")
         self.errors = self._counter("qnet_openflow_errors", "Errors reported by switches", "switch", "error")
+        self.overtaken_writes = self._counter("qnet_overtaken_writes", "Writes refused: another had become the master")
         self.adoptions = self._counter("qnet_adoptions", "Times a switch was adopted", "switch")
         self.tampered = self._counter("qnet_tampered", "Changes by others that were put right", "switch", "kind")
         self.violations = self._counter("qnet_guard_violations", "Peers dropped for breaking OpenFlow")

@@ -114,7 +114,7 @@ def packet_name(model: Model, packet: PacketIn) -> str:
     """Source and destination of a packet, by the names of pods and Service IPs."""
     addresses = ip_addresses(packet.data)
     if addresses is None:
-        return "a packet that is not IPv4"
+        return "a packet that is not IP"
     vni = packet.fields.get(VNI.field.name, 0) >> VNI.offset & (1 << VNI.width) - 1
     network = model.network_by_vni.get(vni or packet.fields.get("tun_id", 0))
     ends = (_address_name(model, network.name if network else "", end) for end in (addresses.source, addresses.target))

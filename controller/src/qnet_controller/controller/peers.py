@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which controllers are alive: every controller connects to every other and beats on the connection.
 
-A beat is one byte, `READY` or `NOT_READY`. A process that dies resets its connections, which is noticed at once; a
-host that freezes or is cut off falls silent, which is noticed within the probe time. Neither passes through the
-database, and nobody but a configured controller with its own certificate is listened to.
+A process that dies resets its connections, which is noticed at once; a host that freezes or is cut off falls silent,
+which is noticed within the probe time. Neither passes through the database, and nobody but a configured controller
+with its own certificate is listened to. With the beats goes what each knows (word.py): one that we do not hear, but
+another hears, is alive.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 
 from ..config import Config, Peer, Pki
 from ..openflow.session import common_name
+from .election import Standing
+from .word import BEAT, LARGEST_FRAME, NOT_READY, PROTOCOL, READY, NoWord, Word, decode, encode
 
 LOG = logging.getLogger(__name__)
 
-READY, NOT_READY = b"\x01", b"\x00"
 _MOST_BYTES_AT_ONCE = 64
+_BEATS_IN_PROBE = 5
+_MOST_BYTES_UNREAD = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +36,57 @@ class Timing:
     grace: float = 3.0
     connect: float = 3.0
 
+    @classmethod
+    def of(cls, probe: float) -> Timing:
+        """What goes with a probe time."""
+        return cls(beat=probe / _BEATS_IN_PROBE, probe=probe, grace=3 * probe, connect=max(probe, 3.0))
+
 
 class _Seen:
-    """What is known of one peer."""
+    """What is known of one peer. `ended`: its process is known to have ended, for its host says so."""
 
     def __init__(self) -> None:
         self.heard_at: float | None = None
-        self.ready = False
+        self.word = Word()
         self.was_ready = False
+        self.ended = False
         self.connection: asyncio.StreamWriter | None = None
 
 
 class Peers:
-    """Beats to all other controllers, listens for theirs, and says when the set of live ones changes."""
+    """Beats to all other controllers, listens for theirs, and says when the standing of all changes.
+
+    `own` is asked for our own word; what it hears is filled in here.
+    """
 
     def __init__(
         self,
         config: Config,
-        ready: Callable[[], bool],
-        changed: Callable[[frozenset[str]], None],
+        own: Callable[[], Word],
+        changed: Callable[[Standing], None],
         timing: Timing | None = None,
     ) -> None:
         self._config = config
-        self._ready = ready
+        self._own = own
         self._changed = changed
-        self._timing = timing or Timing()
+        self._timing = timing or Timing.of(config.probe_seconds)
         self._loop = asyncio.get_running_loop()
         self._started = self._reviewed_at = self._loop.time()
         self._seen = {peer.name: _Seen() for peer in config.controllers if peer.name != config.name}
-        self._live: frozenset[str] = frozenset({config.name, *self._seen})
+        self._set = config.members(config.controller_set)
+        self._hears: frozenset[str] = frozenset()  # whoever beats, ready or not
+        self._standing = Standing(frozenset({config.name, *self._seen}))
+        self._behind_since: float | None = None
+        self._word = Word()
+        self._news = asyncio.Event()
+        self._deadline: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def live(self) -> frozenset[str]:
         """The names of the controllers that can be masters, this one included."""
-        return self._live
+        return self._standing.live
 
     async def start(self, server_context: ssl.SSLContext) -> None:
         """Listen for the others and begin to beat; with no other controller there is nothing to do.
@@ -78,13 +97,14 @@ class Peers:
         if not self._seen:
             return
         own = next(peer for peer in self._config.controllers if peer.name == self._config.name)
+        server_context.set_alpn_protocols([PROTOCOL])
         self._server = await asyncio.start_server(
             self._listen,
             self._config.openflow_listen.host,
             own.port,
             ssl=server_context,
             ssl_handshake_timeout=self._timing.connect,
-            limit=_MOST_BYTES_AT_ONCE,
+            limit=LARGEST_FRAME,
         )
         context = client_context(self._config.pki)
         others = [peer for peer in self._config.controllers if peer.name in self._seen]
@@ -96,6 +116,8 @@ class Peers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._deadline:
+            self._deadline.cancel()
         if self._server:
             self._server.close()
         for seen in self._seen.values():
@@ -104,11 +126,41 @@ class Peers:
 
     # -- our beats ---------------------------------------------------------------------------------------------------
 
+    def _tell(self) -> None:
+        """Our own word may have changed: say it now."""
+        own = self._own()
+        hears = frozenset(name for name in self._hears if self._seen[name].word.ready)
+        word = Word(own.ready and not self._behind(own), own.generation, hears, own.lacks)
+        if word != self._word:
+            self._word = word
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+
+    def _behind(self, own: Word) -> bool:
+        """Whether most of the others have had newer intent than we for as long as the probe time."""
+        told = [seen.word.generation for seen in self._heard()]
+        newer = sum(generation is not None and generation > (own.generation or 0) for generation in told)
+        if not own.ready or newer * 2 <= len(told):
+            self._behind_since = None
+            return False
+        now = self._loop.time()
+        if self._behind_since is None:
+            self._behind_since = now
+        return now - self._behind_since >= self._timing.probe
+
+    def _heard(self) -> list[_Seen]:
+        return [self._seen[name] for name in self._hears]
+
     async def _beat(self, peer: Peer, context: ssl.SSLContext) -> None:
+        seen = self._seen[peer.name]
         while True:
             try:
                 await self._beat_while_connected(peer, context)
+            except ConnectionRefusedError:
+                seen.ended = True
+                self.review()
             except (OSError, TimeoutError) as error:
+                seen.ended = False
                 LOG.debug("controller %s at %s:%d: %s", peer.name, peer.address, peer.port, error)
             await asyncio.sleep(self._timing.beat)
 
@@ -120,17 +172,35 @@ class Peers:
             if name != peer.name:
                 LOG.warning("%s:%d is %r, not controller %s: check addresses", peer.address, peer.port, name, peer.name)
                 return
+            self._seen[peer.name].ended = False
             closed = self._loop.create_task(reader.read(1))
             try:
-                while not closed.done():
-                    writer.write(READY if self._ready() else NOT_READY)
-                    if writer.transport.get_write_buffer_size() > _MOST_BYTES_AT_ONCE:
-                        return  # it does not read: connect anew once it does
-                    await asyncio.wait({closed}, timeout=self._timing.beat)
+                await self._speak(writer, closed)
             finally:
                 closed.cancel()
         finally:
             writer.transport.abort()
+
+    async def _speak(self, writer: asyncio.StreamWriter, closed: asyncio.Task[bytes]) -> None:
+        framed, said = speaks_frames(writer), None
+        while not closed.done():
+            self._tell()
+            news, word = self._news, self._word
+            if framed:
+                writer.write(BEAT if word == said else encode(word))
+            else:
+                writer.write(READY if word.ready else NOT_READY)
+            said = word
+            if writer.transport.get_write_buffer_size() > _MOST_BYTES_UNREAD:
+                return  # it does not read: connect anew once it does
+            await self._next_beat(closed, news)
+
+    async def _next_beat(self, closed: asyncio.Task[bytes], news: asyncio.Event) -> None:
+        told = self._loop.create_task(news.wait())
+        try:
+            await asyncio.wait({closed, told}, timeout=self._timing.beat, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
 
     # -- their beats -------------------------------------------------------------------------------------------------
 
@@ -143,30 +213,46 @@ class Peers:
             return
         if seen.connection:
             seen.connection.transport.abort()
-        seen.connection = writer
+        seen.connection, seen.ended = writer, False
         try:
-            while data := await reader.read(_MOST_BYTES_AT_ONCE):
-                last = data[-1:]
-                if last not in (READY, NOT_READY):
-                    LOG.warning("dropped controller %s: %r is no beat", name, last)
-                    break
-                seen.heard_at, seen.ready = self._loop.time(), last == READY
-                seen.was_ready |= seen.ready
-                self._review()
-        except OSError as error:
+            await (self._hear_frames if speaks_frames(writer) else self._hear_bytes)(reader, seen)
+        except (NoWord, asyncio.LimitOverrunError) as error:
+            LOG.warning("dropped controller %s: %s", name, error)
+        except (OSError, asyncio.IncompleteReadError) as error:
             LOG.debug("controller %s: %s", name, error)
         finally:
             writer.transport.abort()
             if seen.connection is writer:
                 seen.connection = None
-                self._review()
+                self.review()
+
+    async def _hear_frames(self, reader: asyncio.StreamReader, seen: _Seen) -> None:
+        while True:
+            size = int.from_bytes(await reader.readexactly(4), "big")
+            if size > LARGEST_FRAME:
+                raise NoWord(f"a frame of {size} bytes")
+            self._heard_from(seen, decode(await reader.readexactly(size)) if size else seen.word)
+
+    async def _hear_bytes(self, reader: asyncio.StreamReader, seen: _Seen) -> None:
+        while data := await reader.read(_MOST_BYTES_AT_ONCE):
+            if data[-1:] not in (READY, NOT_READY):
+                raise NoWord(f"{data[-1:]!r} is no beat")
+            self._heard_from(seen, Word(ready=data[-1:] == READY))
+
+    def _heard_from(self, seen: _Seen, word: Word) -> None:
+        seen.heard_at, seen.word = self._loop.time(), word
+        seen.was_ready |= word.ready
+        self.review()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._timing.beat)
-            self._review()
+            self.review()
 
-    def _review(self) -> None:
+    # -- what follows from them --------------------------------------------------------------------------------------
+
+    def review(self) -> None:
+        """Our own word, or what is known of the others, may have changed: tell them, and say when the standing has."""
         now = self._loop.time()
         if now - self._reviewed_at > self._timing.probe / 2:
             # It is we who were frozen: what the others have sent meanwhile waits to be read.
@@ -174,22 +260,62 @@ class Peers:
                 if seen.heard_at is not None:
                     seen.heard_at = now
         self._reviewed_at = now
-        live = frozenset({self._config.name, *(name for name, seen in self._seen.items() if self._alive(seen, now))})
-        if live == self._live:
-            return
-        for name in sorted(self._live - live):
-            LOG.warning("controller %s is gone", name)
-        for name in sorted(live - self._live):
-            LOG.info("controller %s is here", name)
-        self._live = live
-        self._changed(live)
+        self._hears = frozenset(name for name, seen in self._seen.items() if self._is_heard(seen, now))
+        self._set_deadline(now)
+        self._tell()
+        standing = self._stand(now)
+        if standing != self._standing:
+            self._report(standing)
 
-    def _alive(self, seen: _Seen, now: float) -> bool:
-        if not seen.was_ready and now - self._started < self._timing.grace:
-            return True  # we have just started, perhaps all have: they get the time to become ready
-        if seen.heard_at is None:
+    def _stand(self, now: float) -> Standing:
+        ready = {name for name in self._hears if self._seen[name].word.ready}
+        vouched = {name for other in self._hears for name in self._seen[other].word.hears} & self._seen.keys()
+        early = now - self._started < self._timing.grace  # perhaps all have just started: they get time to become ready
+        expected = {name for name, seen in self._seen.items() if early and not seen.was_ready}
+        live = ready | (vouched - self._hears - self._ended()) | expected
+        if self._word.ready or not live:
+            live.add(self._config.name)
+        words = {self._config.name: self._word} | {name: self._seen[name].word for name in ready}
+        lacks = {name: word.lacks for name, word in words.items() if word.lacks}
+        unknown = self._set - live - self._hears - self._ended() - {self._config.name}
+        return Standing(frozenset(live), lacks, cut_off=2 * len(unknown) > len(self._set))
+
+    def _ended(self) -> set[str]:
+        return {name for name, seen in self._seen.items() if seen.ended and seen.connection is None}
+
+    def _is_heard(self, seen: _Seen, now: float) -> bool:
+        if seen.heard_at is None or seen.connection is None:
             return False
-        return seen.connection is not None and seen.ready and now - seen.heard_at < self._timing.probe
+        return now - seen.heard_at < self._timing.probe
+
+    def _set_deadline(self, now: float) -> None:
+        """Look again at the very moment at which the next one would have been silent for too long."""
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+        heard = [at for name in self._hears if (at := self._seen[name].heard_at) is not None]
+        if heard:
+            delay = min(heard) + self._timing.probe - now
+            self._deadline = self._loop.call_later(max(delay, 0.0) + 0.001, self.review)
+
+    def _report(self, standing: Standing) -> None:
+        before, self._standing = self._standing, standing
+        for name in sorted(before.live - standing.live - {self._config.name}):
+            LOG.warning("controller %s is gone", name)
+        for name in sorted(standing.live - before.live - {self._config.name}):
+            LOG.info("controller %s is here", name)
+        if standing.cut_off and not before.cut_off:
+            LOG.warning("most controllers are silent: takes no switch from another until they are heard again")
+        for name in standing.lacks.keys() | before.lacks.keys():
+            if standing.lacks.get(name) != before.lacks.get(name):
+                LOG.info("controller %s has no answer from %d switches", name, len(standing.lacks.get(name, ())))
+        self._changed(standing)
+
+
+def speaks_frames(writer: asyncio.StreamWriter) -> bool:
+    """Whether both sides of a connection speak frames."""
+    secure: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    return secure.selected_alpn_protocol() == PROTOCOL
 
 
 def client_context(pki: Pki) -> ssl.SSLContext:
@@ -199,4 +325,5 @@ def client_context(pki: Pki) -> ssl.SSLContext:
     context.check_hostname = False
     context.load_verify_locations(cafile=str(pki.ca))
     context.load_cert_chain(str(pki.certificate), str(pki.private_key))
+    context.set_alpn_protocols([PROTOCOL])
     return context

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..model.model import Model
@@ -24,9 +24,14 @@ def model_counts(model: Model) -> dict[str, int]:
     }
 
 
-def switches(model: Model, connected: Mapping[int, Switch]) -> list[dict[str, Any]]:
+def switches(
+    model: Model, connected: Mapping[int, Switch], master_for: Callable[[int], str | None]
+) -> list[dict[str, Any]]:
     """One entry per host, by name; with the counts of its program where this controller is master."""
-    return [_switch(model, connected, name) for name in sorted(model.hosts)]
+    return [
+        _switch(model, connected, name) | {"elected": master_for(model.hosts[name].datapath_id)}
+        for name in sorted(model.hosts)
+    ]
 
 
 def _switch(model: Model, connected: Mapping[int, Switch], name: str) -> dict[str, Any]:

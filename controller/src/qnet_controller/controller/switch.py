@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 
 from ..openflow.codec import Roles
 from ..openflow.session import Session
-from ..pipeline.messages import FlushZone, Tampered
+from ..pipeline.messages import FlushZone, PacketIn, Tampered
 from ..pipeline.program import SwitchProgram
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
-FIRST_CLAIM_SECONDS = 30.0
+FIRST_CLAIM_SECONDS = 5.0
 LONGEST_CLAIM_SECONDS = 480.0
+HELD_PACKETS = 256
+HELD_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +25,8 @@ class Switch:
     """A session that has been admitted as a host's switch.
 
     `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided;
-    `synced`: the switch has confirmed what the adoption corrected.
+    `synced`: the switch has confirmed what the adoption corrected. Packets that come to a master before the adoption
+    are `held`. `watched_since`, `asked_at`: of the watch over what `answers`.
     """
 
     session: Session
@@ -40,6 +44,12 @@ class Switch:
     retry: asyncio.TimerHandle | None = None
     retry_seconds: float = FIRST_RETRY_SECONDS
     claim_seconds: float = FIRST_CLAIM_SECONDS
+    claim: asyncio.TimerHandle | None = None
+    mastered_at: float = 0.0
+    held: deque[tuple[float, PacketIn]] = field(default_factory=lambda: deque(maxlen=HELD_PACKETS))
+    answers: bool = True
+    watched_since: float | None = None
+    asked_at: float = 0.0
 
     @property
     def role_name(self) -> str:
@@ -50,13 +60,27 @@ class Switch:
         """The program, when packets and changes may be turned into flows now."""
         return self.program if self.adopted and self.role == Roles.MASTER else None
 
+    def hold(self, packet: PacketIn, now: float) -> None:
+        """Keep a packet until the switch has been adopted; when there are too many, the oldest is forgotten."""
+        self.held.append((now, packet))
+
+    def release(self, now: float) -> list[PacketIn]:
+        """The packets that have been held, but for those whose sender will have given up waiting."""
+        held, self.held = self.held, deque(maxlen=HELD_PACKETS)
+        return [packet for at, packet in held if now - at <= HELD_SECONDS]
+
     def next_delay(self) -> float:
         """Seconds to wait before the next attempt; doubles up to a bound."""
         delay, self.retry_seconds = self.retry_seconds, min(self.retry_seconds * 2, LONGEST_RETRY_SECONDS)
         return delay
 
-    def next_claim_delay(self) -> float:
-        """Seconds to wait before a switch that another has taken is claimed again; doubles up to a bound."""
+    def next_claim_delay(self, now: float) -> float:
+        """Seconds to wait before a switch that another has taken is claimed again; doubles up to a bound.
+
+        Begins anew when the last claim has held for longer than its delay: that was no quarrel.
+        """
+        if now - self.mastered_at > self.claim_seconds:
+            self.claim_seconds = FIRST_CLAIM_SECONDS
         delay, self.claim_seconds = self.claim_seconds, min(self.claim_seconds * 2, LONGEST_CLAIM_SECONDS)
         return delay
 
@@ -65,5 +89,6 @@ class Switch:
         self.adopted = False
         if self.task:
             self.task.cancel()
-        if self.retry:
-            self.retry.cancel()
+        for timer in (self.retry, self.claim):
+            if timer:
+                timer.cancel()

@@ -11,11 +11,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..decide.decide import Kind, Origin, Question, Verdict, backends, decide
+from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide
 from ..model.model import Model
 from ..model.objects import Address, Location, Pod, PortRule, ServiceIP
 from ..pipeline.tables import Table
 from . import names
+
+_ICMP, _ICMPV6 = 1, 58  # an export says icmp for both
 
 
 class Unknown(LookupError):
@@ -82,7 +84,7 @@ def trace(model: Model, source: Pod, address: Address, packet: Packet, now: floa
         where = Step("-", "-", f"pod {source.key}", "no switch has a port of this pod: nothing can be sent", False)
         return Trace((where,), ())
     steps = [tracer.admission(source, here)]
-    verdict, step = tracer.plan(Origin.POD, here, source, address)
+    _, step = tracer.plan(Origin.POD, here, source, address)
     steps.append(step)
     owner = model.owner.get((source.network, address))
     if not step.passes or owner is None:
@@ -90,7 +92,7 @@ def trace(model: Model, source: Pod, address: Address, packet: Packet, now: floa
     targets = [owner] if isinstance(owner, Pod) else backends(model, owner)
     if isinstance(owner, ServiceIP):
         steps.append(tracer.service(here, owner, targets))
-    ways = (Way(target.key, tuple(tracer.way(source, here, target, verdict))) for target in targets)
+    ways = (Way(target.key, tuple(tracer.way(source, here, target, address))) for target in targets)
     return Trace(tuple(steps), tuple(ways))
 
 
@@ -117,14 +119,15 @@ class _Tracer:
         return verdict, Step(self._host(where), Table.PLAN.title, verdict.because, text, opens)
 
     def _kind(self, verdict: Verdict) -> Kind:
-        rules = (PortRule(self._packet.protocol, self._packet.port), PortRule(self._packet.protocol))
+        protocol = _ICMP if self._packet.protocol == _ICMPV6 else self._packet.protocol
+        rules = (PortRule(protocol, self._packet.port), PortRule(protocol))
         return verdict.ports_kind if any(rule in verdict.ports for rule in rules) else verdict.kind
 
     def service(self, here: Location, target: ServiceIP, pods: list[Pod]) -> Step:
         text = f"balanced over {len(pods)} pods" if pods else "no pod of the service takes new connections"
         return Step(self._host(here), Table.SERVICE.title, f"service_ip {target.key}", text, bool(pods))
 
-    def way(self, source: Pod, here: Location, target: Pod, verdict: Verdict) -> list[Step]:
+    def way(self, source: Pod, here: Location, target: Pod, called: Address) -> list[Step]:
         there = self._model.location(target)
         owner = f"pod {target.key}"
         if there is None:
@@ -134,7 +137,7 @@ class _Tracer:
             host = self._model.host_by_datapath[there.datapath_id]
             vtep = names.address_text(host.vteps[0])
             steps.append(Step(self._host(here), Table.LOCATION.title, owner, f"tunnel to {host.name} ({vtep})"))
-            for address in target.addresses[:1]:
+            for address in addresses(target, called)[:1]:
                 steps.append(self.plan(Origin.TUNNEL, there, source, address)[1])
         elif target == source:
             steps.append(Step(self._host(here), Table.STATE.title, owner, "the caller itself, by way of a second zone"))

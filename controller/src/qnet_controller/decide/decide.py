@@ -23,8 +23,6 @@ class Origin(IntEnum):
     POD = 0
     TUNNEL = 1
 
-    __hash__ = int.__hash__  # in C, unlike that of an enumeration; questions are hashed on the hot path
-
 
 class Kind(IntEnum):
     """How packets of a pair are treated. The values are carried in a register and appear in traces.
@@ -171,4 +169,10 @@ def over(target: ServiceIP) -> str:
 
 def backends(model: Model, target: ServiceIP) -> list[Pod]:
     """The pods that new connections to a Service IP are balanced over, in a stable order."""
-    return [pod for pod in model.backends(target.service).pods if pod.network == target.network]
+    pods = model.backends(target.service).pods
+    return [pod for pod in pods if pod.network == target.network and addresses(pod, target.address)]
+
+
+def addresses(pod: Pod, like: Address) -> list[Address]:
+    """The addresses of a pod that are of the same family as another one: what that can be translated to, or send to."""
+    return [address for address in pod.addresses if len(address) == len(like)]

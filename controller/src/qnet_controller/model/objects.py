@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 Address = bytes
 """A packed address: 4 bytes for IPv4, 16 for IPv6."""
+DEFAULT_SET = "default"
+"""The set of controllers of a host that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Network:
 class Host:
     """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used.
 
-    `datapath_kind` is `system` (the kernel's) or `netdev` (userspace).
+    `datapath_kind` is `system` (the kernel's) or `netdev` (userspace). `controller_set`: the controllers that can be
+    master of its switch.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Host:
     datapath_id: int
     datapath_kind: str = "netdev"
     state: str = "active"
+    controller_set: str = DEFAULT_SET
 
     @property
     def key(self) -> str:

@@ -53,6 +53,11 @@ class SwitchError:
     def __str__(self) -> str:
         return f"{self.kind} {self.code}"
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether the switch refused a write because another controller had become its master."""
+        return self.code.startswith("OFPBRC_IS_SLAVE")
+
 
 @dataclass(frozen=True, slots=True)
 class Role:

@@ -19,6 +19,7 @@ OXM_BASIC = 0x8000
 OXM_REGISTERS = 0x8001
 NXM_0 = 0x0000
 NXM_1 = 0x0001
+ERICSSON = 0x1000  # the class of the two ND fields of Open vSwitch that OpenFlow has none for
 OXM_EXPERIMENTER = 0xFFFF
 
 # name: (OXM class, field number)
@@ -45,10 +46,19 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "arp_tha": (OXM_BASIC, 25),
     "ipv6_src": (OXM_BASIC, 26),
     "ipv6_dst": (OXM_BASIC, 27),
+    "icmpv6_type": (OXM_BASIC, 29),
+    "icmpv6_code": (OXM_BASIC, 30),
+    "nd_target": (OXM_BASIC, 31),
+    "nd_sll": (OXM_BASIC, 32),
+    "nd_tll": (OXM_BASIC, 33),
+    "nd_reserved": (ERICSSON, 1),
+    "nd_options_type": (ERICSSON, 2),
     "tun_id": (OXM_BASIC, 38),
     "ip_frag": (NXM_1, 26),
     "tun_src": (NXM_1, 31),
     "tun_dst": (NXM_1, 32),
+    "tun_ipv6_src": (NXM_1, 109),
+    "tun_ipv6_dst": (NXM_1, 110),
     "ct_state": (NXM_1, 105),
     "ct_zone": (NXM_1, 106),
     "ct_mark": (NXM_1, 107),
@@ -75,11 +85,6 @@ _WIDE = {**_XREG, **_XXREG}
 _FOREIGN = re.compile(r"oxm_([0-9a-f]{8})(?:_([0-9a-f]{8}))?_(\d+)")
 _HEADER = Struct("!I")
 _MATCH = Struct("!HH")
-# name: (bytes, mask that covers all, header of an exact term, header of a masked one)
-_PACKED = {
-    name: (size, (1 << size * 8) - 1, _HEADER.pack(base | size), _HEADER.pack(base | 0x100 | size * 2))
-    for name, (base, size) in HEADERS.items()
-}
 
 
 def header(name: str, *, masked: bool = False) -> int:
@@ -90,13 +95,12 @@ def header(name: str, *, masked: bool = False) -> int:
 
 def encode_term(name: str, value: int, mask: int) -> bytes:
     """One OXM field. A mask that covers the whole field is left out, as Open vSwitch does."""
-    known = _PACKED.get(name)
-    if known is None:
+    if name not in HEADERS:
         return _encode_foreign(name, value, mask)
-    size, full, exact, masked = known
-    if mask == full:
-        return exact + value.to_bytes(size, "big")
-    return masked + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
+    base, size = HEADERS[name]
+    if mask == (1 << size * 8) - 1:
+        return _HEADER.pack(base | size) + value.to_bytes(size, "big")
+    return _HEADER.pack(base | 0x100 | size * 2) + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
 
 
 def _encode_foreign(name: str, value: int, mask: int) -> bytes:
@@ -112,12 +116,12 @@ def _encode_foreign(name: str, value: int, mask: int) -> bytes:
 
 
 # A field must come after those it depends on (OpenFlow 1.5.1, 7.2.3.6); sorting is stable.
-_ORDER = {"eth_type": 0, "ip_proto": 1, "ct_state": 2, "ct_proto": 3}
+_ORDER = {"eth_type": 0, "ip_proto": 1, "icmpv6_type": 2, "icmpv6_code": 3, "ct_state": 4, "ct_proto": 5}
 
 
 def encode_match(matching: Match) -> bytes:
     """A whole ofp_match, padded to a multiple of 8 bytes."""
-    ordered = sorted(matching, key=lambda term: _ORDER.get(term[0], 4))
+    ordered = sorted(matching, key=lambda term: _ORDER.get(term[0], len(_ORDER)))
     body = b"".join(encode_term(*term) for term in ordered)
     length = 4 + len(body)
     return _MATCH.pack(1, length) + body + bytes(-length % 8)

@@ -120,6 +120,16 @@ class Session(asyncio.Protocol):
         self._paused = False
 
     @property
+    def heard_at(self) -> float:
+        """When anything came from the switch last, on the clock of the event loop."""
+        return self._heard
+
+    def ask_for_life(self) -> None:
+        """Ask for an echo now; a switch that is there answers, and is heard."""
+        if self._negotiated:
+            self.write(codec.echo_request(self.next_xid()))
+
+    @property
     def congested(self) -> bool:
         """Whether what is sent now would wait behind much else."""
         return self._paused or self._outbox.backlog > self.limits.max_backlog

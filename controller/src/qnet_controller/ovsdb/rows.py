@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..model.objects import (
+    DEFAULT_SET,
     Address,
     Export,
     Host,
@@ -47,6 +48,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "vteps": _column(STRINGS),
         "datapath_id": _STRING,
         "datapath_kind": _STRING,
+        "controller_set": _STRING,
         "state": _STRING,
     },
     "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER},
@@ -179,7 +181,8 @@ def _subnet_order(block: Subnet) -> tuple[int, bytes, int]:
 
 def _host(row: Any) -> Host:
     vteps = tuple(sorted(map(address, row.vteps), key=address_order))
-    return Host(row.name, vteps, datapath_id(row.datapath_id), row.datapath_kind, row.state)
+    controller_set = row.controller_set or DEFAULT_SET
+    return Host(row.name, vteps, datapath_id(row.datapath_id), row.datapath_kind, row.state, controller_set)
 
 
 def _pod(row: Any, addresses: Iterable[Address]) -> Pod:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..model.objects import Address
-from .fields import IP_PROTO, IPV4_DST, IPV4_SRC, SCTP_DST, SCTP_SRC, TCP_DST, TCP_SRC, UDP_DST, UDP_SRC, Field
+from .family import IPV4, Family, family
+from .fields import IP_PROTO, SCTP_DST, SCTP_SRC, TCP_DST, TCP_SRC, UDP_DST, UDP_SRC, Field
 from .messages import object_hash
 
 FEWEST_SLOTS, MOST_SLOTS = 16, 256
@@ -30,10 +31,7 @@ TICKETS_OF_A_PART = 2500
 """A group of more than 4,093 buckets cannot be read back: its statistics exceed a message, and Open vSwitch 3.1 then
 sends one with a wrong length. So a large one is made of parts, which a backend is put into by its address alone."""
 
-CONNECTION: tuple[Field, ...] = (
-    IPV4_SRC, IPV4_DST, IP_PROTO, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST,
-)  # fmt: skip
-CLIENT: tuple[Field, ...] = (IPV4_SRC,)
+_TRANSPORT = (IP_PROTO, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST)
 
 _LARGEST_ID = 0xFFFFFF00
 
@@ -64,10 +62,16 @@ def spread(weights: Sequence[tuple[Address, int]], declared: Iterable[int], *, b
     `declared` are the weights of all pods of the service, in rotation or not: as long as they stay, backends that come
     and go move no client but their own. `by_client`: all connections of a client go to one backend.
     """
+    ip = family(weights[0][0]) if weights else IPV4
     slots = None if by_client else _slots([weight for _, weight in weights])
     if slots is not None:
         return Spread((tuple(_dealt(weights, slots)),), ())
-    return Spread(tuple(_tickets(weights, list(declared))), CLIENT if by_client else CONNECTION)
+    return Spread(tuple(_tickets(weights, list(declared))), (ip.source,) if by_client else connection(ip))
+
+
+def connection(ip: Family) -> tuple[Field, ...]:
+    """The fields that tell connections apart."""
+    return (ip.source, ip.target, *_TRANSPORT)
 
 
 # -- dp_hash: slots ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .demands import grant_number
 from .fields import HAIRPIN_ZONE
 from .messages import FlushConnection, Tuple
 
-ICMP = (1, 58)
+ICMP = (1, 58)  # of IPv4, which exports say for both, and of IPv6
 
 
 class Connection(NamedTuple):
@@ -131,7 +131,8 @@ def _allowed(model: Model, opener: Pod, server: Pod, way: str | None, item: Conn
 def _covers(grant: Grant, item: Connection) -> bool:
     if item.mark != grant_number(grant):
         return False
-    ports, protocol = grant.export.ports, item.opened.protocol
+    ports = grant.export.ports
+    protocol = ICMP[0] if item.opened.protocol in ICMP else item.opened.protocol
     return not ports or PortRule(protocol) in ports or PortRule(protocol, item.opened.dport) in ports
 
 

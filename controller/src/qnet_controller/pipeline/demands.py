@@ -8,18 +8,18 @@ other flow of a demand is there because a living demand needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..decide.decide import Grant, Kind, Origin, Question, Verdict, backends, decide
-from ..model.model import HOSTS, Model
-from ..model.objects import Address, Location, Network, Pod, PortRule, ServiceIP
+from ..decide.decide import Grant, Kind, Origin, Question, Verdict, addresses, backends, decide
+from ..model.model import HOSTS, Model, Touch
+from ..model.objects import Address, Host, Location, Network, Pod, PortRule, ServiceIP
 from .balance import Share, spread
+from .family import family, number
 from .fields import (
     CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
     CT_INVALID,
-    CT_IPV4_DST,
     CT_MARK,
     CT_NEW,
     CT_PROTO,
@@ -29,15 +29,11 @@ from .fields import (
     CT_TP_DST,
     CT_TRACKED,
     CT_ZONE,
-    ETH_TYPE,
-    ETH_TYPE_IPV4,
     GRANT,
     HAIRPIN,
     HAIRPIN_ZONE,
     IN_PORT,
     IP_PROTO,
-    IPV4_DST,
-    IPV4_SRC,
     KIND,
     ORIGIN,
     SCTP_DST,
@@ -45,21 +41,20 @@ from .fields import (
     SOURCE_ZONE,
     TARGET_ZONE,
     TCP_DST,
-    TUN_DST,
     TUN_ID,
-    TUN_SRC,
     UDP_DST,
     VNI,
     Bits,
     Field,
     whole,
 )
-from .frame import TUNNEL_PORT_NAME, network_flows, state
+from .frame import TUNNEL_PORT_NAME, state
 from .messages import (
     Bucket,
     Ct,
     Feature,
     Flow,
+    FlowKey,
     Goto,
     Group,
     Nat,
@@ -72,10 +67,7 @@ from .messages import (
     object_hash,
 )
 from .tables import Table
-from .wanted import Part as Part
-from .wanted import Program as Program
 
-_IP = (ETH_TYPE, ETH_TYPE_IPV4)
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 _GROUP_IDS = 0x7FFFFFFF
 # The original tuple can be matched only where conntrack is known to have one: tracked and not invalid.
@@ -121,6 +113,26 @@ class Settings:
     tunnel_burst: int = 3000
 
 
+@dataclass(slots=True)
+class Program:
+    """The flows and groups that one owner wants on a switch, and what of the model they were derived from."""
+
+    flows: dict[FlowKey, Flow] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
+    root: FlowKey | None = None
+    depends: set[Touch] = field(default_factory=set)
+
+    def add(self, *flows: Flow) -> None:
+        """Want these flows too."""
+        for item in flows:
+            self.flows[item.key] = item
+
+    def add_root(self, item: Flow) -> None:
+        """Want this flow; when it expires the demand has ended."""
+        self.add(item)
+        self.root = item.key
+
+
 @dataclass(frozen=True, slots=True)
 class Compiler:
     """Turns demands into programs for one switch."""
@@ -137,7 +149,7 @@ class Compiler:
         """The program for `demand`, or None when nothing of it makes sense any more."""
         match demand:
             case Pair():
-                return self.model.recall((self.settings, demand), lambda: self._pair(demand, now), now)
+                return self._pair(demand, now)
             case Source():
                 return self._source(demand)
             case Target():
@@ -150,8 +162,7 @@ class Compiler:
         network = self.model.network_by_vni.get(pair.vni)
         if network is None:
             return None
-        question = Question(pair.origin, network.name, pair.group, pair.address)
-        return self.model.recall(question, lambda: decide(self.model, question, now), now)
+        return decide(self.model, Question(pair.origin, network.name, pair.group, pair.address), now)
 
     def _pair(self, pair: Pair, now: float) -> Program | None:
         network = self.model.network_by_vni.get(pair.vni)
@@ -162,51 +173,20 @@ class Compiler:
         program.depends |= {("address", (network.name, pair.address)), ("network", network.name)}
         program.depends.add(("source", pair.group))
         program.add_root(self._plan_flow(pair, verdict))
-        program.add(*self._port_flows(pair, verdict))
-        if verdict.answers:
-            program.needs.add(Part("answers", (pair.origin, pair.group, verdict.answers)))
+        program.add(*self._port_flows(pair, verdict), *_answer_flows(pair, verdict))
         owner = self.model.owner.get((network.name, pair.address))
         if owner is not None:
             program.depends.add(("exports", owner.service))
         if verdict.refused:
             return program
         if isinstance(owner, ServiceIP):
-            program.needs.add(Part("service", (network.name, pair.address)))
-        elif isinstance(owner, Pod) and pair.origin is Origin.POD:
-            program.needs.add(Part("presence", (network.name, pair.address)))
-        return program
-
-    def part(self, part: Part) -> Program:
-        """What a part consists of; it may be empty for a while, until those that need it have been compiled anew."""
-        if part.what == "answers":
-            program = Program()
-            program.add(*_answer_flows(*part.key))
-            return program
-        if part.what == "network":
-            return self._network(*part.key)
-        name, address = part.key
-        program = Program(depends={("address", (name, address)), ("network", name)})
-        network, owner = self.model.networks.get(name), self.model.owner.get((name, address))
-        if network is not None and part.what == "service" and isinstance(owner, ServiceIP):
             self._service(program, network, owner)
-        elif network is not None and part.what == "presence" and isinstance(owner, Pod):
-            port, location = self.tunnel_port(), self.model.location(owner)
-            if port is not None and location is not None and location.datapath_id != self.datapath_id:
-                way = (self.settings, port, part)
-                program.add(*self.model.recall(way, lambda: tuple(self._presence(port, network, owner, address))))
-        return program
-
-    def _network(self, name: str) -> Program:
-        program = Program(depends={("network", name)})
-        network = self.model.networks.get(name)
-        if network is not None:
-            program.add(*network_flows(network))
+        elif isinstance(owner, Pod) and pair.origin is Origin.POD:
+            program.add(*self._presence(network, owner, pair.address))
         return program
 
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
-        asked = match(
-            (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), _IP, (IPV4_DST, _number(pair.address))
-        )
+        asked = match(*_asked(pair))
         if verdict.refused:
             return flow(
                 Table.PLAN, 100, asked, (), Feature.REFUSED, verdict.because,
@@ -222,81 +202,71 @@ class Compiler:
     @staticmethod
     def _port_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
         for rule in sorted(verdict.ports, key=_rule_order):
-            terms = [(IP_PROTO, rule.protocol)]
+            terms = [(IP_PROTO, family(pair.address).protocol(rule.protocol))]
             if rule.port is not None:
                 terms.append((_PORT_FIELD[rule.protocol], rule.port))
-            asked = match(
-                (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), _IP,
-                (IPV4_DST, _number(pair.address)), *terms,
-            )  # fmt: skip
+            asked = match(*_asked(pair), *terms)
             then = (Set(KIND, verdict.ports_kind), Goto(Table.TRACK))
             yield flow(Table.PORTS, 100, asked, then, Feature.PORTS, verdict.because)
 
     # -- Service IPs -------------------------------------------------------------------------------------------
 
     def _service(self, program: Program, network: Network, target: ServiceIP) -> None:
-        everywhere = self.model.recall((network.name, target.address), lambda: self._balanced(network, target))
-        program.flows.update(everywhere.flows)
-        program.groups.update(everywhere.groups)
-        program.needs |= everywhere.needs
         program.depends.add(("backends", target.service))
-        for key in sorted(self.model.pods_of.get(target.service, ())):
-            pod = self.model.pods[key]
-            location = self.model.location(pod)
-            if pod.network == network.name and location is not None and location.datapath_id == self.datapath_id:
-                program.add(*_hairpin(pod, location, network, target))
-
-    def _balanced(self, network: Network, target: ServiceIP) -> Program:
-        """What balances connections to a Service IP, the same on every switch."""
-        program = Program()
         owner = f"service_ip {target.key}"
         groups = self._select_groups(target, owner)
         group = groups[-1]
         program.groups |= {item.id: item for item in groups}
-        address = _number(target.address)
-        asked = match((VNI, network.vni), (KIND, Kind.SERVICE), _IP, (IPV4_DST, address), state(CT_NEW))
+        ip = family(target.address)
+        called = (ip.target, number(target.address))
+        asked = match((VNI, network.vni), (KIND, Kind.SERVICE), ip.term, called, state(CT_NEW))
         program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
         # Not only pods in rotation: connections that were balanced earlier go on.
         for key in sorted(self.model.pods_of.get(target.service, ())):
             pod = self.model.pods[key]
-            for backend in pod.addresses if pod.network == network.name else ():
-                program.add(*_backend(network, target, backend))
-                program.needs.add(Part("presence", (network.name, backend)))
-        return program
+            if pod.network != network.name:
+                continue
+            location = self.model.location(pod)
+            if location is not None and location.datapath_id == self.datapath_id:
+                program.add(*_hairpin(pod, location, network, target))
+            for backend in addresses(pod, target.address):
+                program.add(*_backend(network, target, backend), *self._presence(network, pod, backend))
 
     def _select_groups(self, target: ServiceIP, owner: str) -> list[Group]:
         """The group that balances; before it those of its parts, when it is a large one."""
         chosen = backends(self.model, target)
-        weights = [(address, pod.weight) for pod in chosen for address in pod.addresses if len(address) == 4]
+        weights = [(address, pod.weight) for pod in chosen for address in addresses(pod, target.address)]
         declared = (self.model.pods[key].weight for key in self.model.pods_of.get(target.service, ()))
         shared = spread(weights, declared, by_client=target.affinity == "client")
-        number = object_hash(owner) & _GROUP_IDS
+        whole_group = object_hash(owner) & _GROUP_IDS
         if len(shared.parts) == 1:
-            return [Group(number, tuple(map(_bucket, shared.shares)), shared.hashed)]
+            return [Group(whole_group, tuple(map(_bucket, shared.shares)), shared.hashed)]
         numbers = [object_hash(f"{owner} part {index}") & _GROUP_IDS for index in range(len(shared.parts))]
         parts = zip(numbers, shared.parts, strict=True)
         over_parts = tuple(Bucket(part, 1, (UseGroup(part),)) for part in numbers)
         return [
             *(Group(part, tuple(map(_bucket, shares)), shared.hashed) for part, shares in parts),
-            Group(number, over_parts, shared.hashed),
+            Group(whole_group, over_parts, shared.hashed),
         ]
 
     # -- where pods are ----------------------------------------------------------------------------------------
 
-    def _presence(self, port: int, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
-        """The way to a pod on another host, and the way back from it; `port` is the tunnel's."""
+    def _presence(self, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
+        """The way to a pod on another host, and the way back from it."""
         location = self.model.location(pod)
-        if location is None or len(address) != 4:
+        port = self.tunnel_port()
+        if location is None or location.datapath_id == self.datapath_id or port is None:
             return
         host = self.model.host_by_datapath.get(location.datapath_id)
-        if host is None:
+        vtep = self._vtep(host) if host else None
+        if host is None or vtep is None:
             return
-        vtep = host.vteps[0]
+        ip, outer = family(address), family(vtep)
         yield flow(
             Table.LOCATION,
             100,
-            match((VNI, network.vni), (ORIGIN, Origin.POD), _IP, (IPV4_DST, _number(address))),
-            (Set(whole(TUN_DST), _number(vtep)), Set(whole(TUN_ID), network.vni), Output(port)),
+            match((VNI, network.vni), (ORIGIN, Origin.POD), ip.term, (ip.target, number(address))),
+            (Set(whole(outer.tunnel_target), number(vtep)), Set(whole(TUN_ID), network.vni), Output(port)),
             Feature.LOCATION,
             f"pod {pod.key}",
             idle=self.settings.idle_timeout_seconds,
@@ -305,14 +275,21 @@ class Compiler:
         for source in host.vteps:
             yield from self._identity(port, source, network, pod, address)
 
+    def _vtep(self, host: Host) -> Address | None:
+        """The first of a host's VTEP addresses in a family that this host has one in too."""
+        here = self.model.host_by_datapath.get(self.datapath_id)
+        ours = {family(vtep) for vtep in here.vteps} if here else set()
+        return next((vtep for vtep in host.vteps if family(vtep) in ours), None)
+
     def _identity(self, port: int, vtep: Address, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
         group = self.model.groups.get(pod.group)
         if group is None:
             return
+        ip, outer = family(address), (family(vtep).tunnel_source, number(vtep))
         yield flow(
             Table.ADMISSION,
             200,
-            match((IN_PORT, port), (TUN_SRC, _number(vtep)), (TUN_ID, network.vni), _IP, (IPV4_SRC, _number(address))),
+            match((IN_PORT, port), outer, (TUN_ID, network.vni), ip.term, (ip.source, number(address))),
             (Set(VNI, network.vni), Set(SOURCE_GROUP, group.number), Set(ORIGIN, Origin.TUNNEL), Goto(Table.PLAN)),
             Feature.IDENTITY,
             f"pod {pod.key}",
@@ -366,13 +343,14 @@ class Compiler:
         return program
 
     def _refused_source(self, port: int, source: Source) -> Flow:
-        terms: list[tuple[Field, int]] = [(IN_PORT, port), (TUN_SRC, _number(source.vtep))]
+        terms: list[tuple[Field, int]] = [(IN_PORT, port), (family(source.vtep).tunnel_source, number(source.vtep))]
         priority = 160
         if source.vni is not None:
             terms.append((TUN_ID, source.vni))
             priority = 150
         if source.address is not None:
-            terms += [_IP, (IPV4_SRC, _number(source.address))]
+            ip = family(source.address)
+            terms += [ip.term, (ip.source, number(source.address))]
             priority = 140
         return flow(
             Table.ADMISSION, priority, match(*terms), (), Feature.REFUSED, f"vtep {source.vtep.hex()}",
@@ -390,8 +368,7 @@ class Compiler:
         if location is not None and location.datapath_id == self.datapath_id:
             return None
         if isinstance(pod, Pod):
-            port = self.tunnel_port()
-            for item in self._presence(port, network, pod, target.address) if port is not None else ():
+            for item in self._presence(network, pod, target.address):
                 program.add(item)
                 if item.table is Table.LOCATION:
                     program.root = item.key
@@ -400,11 +377,19 @@ class Compiler:
         return program
 
     def _nowhere(self, target: Target, network: Network) -> Flow:
-        asked = match((VNI, target.vni), (ORIGIN, Origin.POD), _IP, (IPV4_DST, _number(target.address)))
+        ip = family(target.address)
+        asked = match((VNI, target.vni), (ORIGIN, Origin.POD), ip.term, (ip.target, number(target.address)))
         return flow(
             Table.LOCATION, 90, asked, (), Feature.REFUSED, f"network {network.name}",
             hard=self.settings.drop_timeout_seconds, notify=True,
         )  # fmt: skip
+
+
+def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int], ...]:
+    ip = family(pair.address)
+    return (
+        (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), ip.term, (ip.target, number(pair.address)),
+    )  # fmt: skip
 
 
 def grant_number(grant: Grant) -> int:
@@ -412,21 +397,22 @@ def grant_number(grant: Grant) -> int:
     return object_hash(f"grant {grant.name}") or 1
 
 
-def _answer_flows(origin: Origin, group: int, grants: tuple[Grant, ...]) -> Iterator[Flow]:
+def _answer_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
     """Let answers pass whose connection was opened by a grant that stands; the same flows for all pairs of a group."""
+    ip = family(pair.address)
     tables: list[tuple[Table, Goto | OutputTo]] = [(Table.DELIVERY, OutputTo(TARGET_ZONE))]
-    if origin is Origin.POD:
+    if pair.origin is Origin.POD:
         tables.append((Table.STATE, Goto(Table.LOCATION)))
-    for grant in grants:
+    for grant in verdict.answers:
         # The port is that of the connection's first packet, before translation, in the direction of the opener.
         rules: list[PortRule | None] = [*sorted(grant.export.ports, key=_rule_order)]
         for rule in rules or [None]:
-            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, group), (CT_MARK, grant_number(grant))]
+            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, pair.group), (CT_MARK, grant_number(grant))]
             if rule is not None:
-                terms.append((CT_PROTO, rule.protocol))
+                terms.append((CT_PROTO, ip.protocol(rule.protocol)))
             if rule is not None and rule.port is not None:
                 terms.append((CT_TP_DST, rule.port))
-            asked = match(_IP, state(CT_REPLY), *terms)
+            asked = match(ip.term, state(CT_REPLY), *terms)
             for table, then in tables:
                 yield flow(table, 95, asked, (then,), Feature.ANSWERS, f"export {grant.export.key}")
 
@@ -438,11 +424,10 @@ def _bucket(share: Share) -> Bucket:
 
 def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:
     """Let connections to the Service IP on to this pod of it; old ones never reach the next owner of an address."""
-    if len(address) != 4:
-        return
+    ip = family(target.address)
     asked = match(
-        (VNI, network.vni), (KIND, Kind.SERVICE), _IP, (IPV4_DST, _number(address)),
-        (CT_IPV4_DST, _number(target.address)), state(CT_DESTINATION_TRANSLATED),
+        (VNI, network.vni), (KIND, Kind.SERVICE), ip.term, (ip.target, number(address)),
+        (ip.original_target, number(target.address)), state(CT_DESTINATION_TRANSLATED),
     )  # fmt: skip
     yield flow(Table.STATE, 90, asked, (Goto(Table.LOCATION),), Feature.SERVICE, f"service_ip {target.key}")
 
@@ -455,28 +440,23 @@ def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) 
     port, zone = location.port, HAIRPIN_ZONE | location.port
     # One set of flows per pod serves all its Service IPs, hence two kinds of owner.
     for_pod, for_address = f"pod {pod.key}", f"service_ip {target.key}"
-    service_ip = _number(target.address)
-    ours = ((SOURCE_ZONE, port), (KIND, Kind.SERVICE), _IP)
+    ip, service_ip = family(target.address), number(target.address)
+    ours = ((SOURCE_ZONE, port), (KIND, Kind.SERVICE), ip.term)
     look_again = (Ct(zone, Table.SERVICE, nat=Nat("lookup")),)
-    called = match(*ours, (VNI, network.vni), (IPV4_DST, service_ip))
+    called = match(*ours, (VNI, network.vni), (ip.target, service_ip))
     yield flow(Table.TRACK, 95, called, look_again, Feature.HAIRPIN, for_address)
     undo = (Set(HAIRPIN, 1), Ct(SOURCE_ZONE, Table.LOCATION, nat=Nat("lookup")))
     for answer in (CT_ESTABLISHED | CT_REPLY, CT_RELATED | CT_REPLY):
-        answered = match((CT_ZONE, zone), _IP, state(answer))
+        answered = match((CT_ZONE, zone), ip.term, state(answer))
         yield flow(Table.SERVICE, 110, answered, undo, Feature.HAIRPIN, for_pod)
     go_on = (Ct(SOURCE_ZONE, Table.SERVICE, nat=Nat("lookup")),)
-    yield flow(Table.SERVICE, 100, match((CT_ZONE, zone), _IP), go_on, Feature.HAIRPIN, for_pod)
-    for packed in pod.addresses:
-        if len(packed) == 4:
-            own = _number(packed)
-            itself = match(*ours, (IPV4_SRC, own), (IPV4_DST, own), (CT_IPV4_DST, service_ip), _VALID)
-            turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
-            yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)
+    yield flow(Table.SERVICE, 100, match((CT_ZONE, zone), ip.term), go_on, Feature.HAIRPIN, for_pod)
+    for packed in addresses(pod, target.address):
+        own = number(packed)
+        itself = match(*ours, (ip.source, own), (ip.target, own), (ip.original_target, service_ip), _VALID)
+        turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
+        yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)
 
 
 def _rule_order(rule: PortRule) -> tuple[int, int]:
     return (rule.protocol, rule.port or 0)
-
-
-def _number(packed: bytes) -> int:
-    return int.from_bytes(packed, "big")

@@ -7,7 +7,6 @@ Wire numbers (OXM class and field) live in `qnet_controller.openflow.wire` alone
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 
@@ -17,14 +16,11 @@ class Field:
 
     name: str
     bits: int
-    full: int = dataclasses.field(init=False, repr=False, compare=False)
-    """The mask that covers the whole field."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "full", (1 << self.bits) - 1)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
+    @property
+    def full(self) -> int:
+        """The mask that covers the whole field."""
+        return (1 << self.bits) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +31,11 @@ class Bits:
     field: Field
     offset: int
     width: int
-    mask: int = dataclasses.field(init=False, repr=False, compare=False)
-    """The bits of this part within its field."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mask", ((1 << self.width) - 1) << self.offset)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
+    @property
+    def mask(self) -> int:
+        """The bits of this part within its field."""
+        return ((1 << self.width) - 1) << self.offset
 
 
 def whole(field: Field) -> Bits:
@@ -54,12 +47,16 @@ IN_PORT = Field("in_port", 32)
 TUN_ID = Field("tun_id", 64)
 TUN_SRC = Field("tun_src", 32)
 TUN_DST = Field("tun_dst", 32)
+TUN_IPV6_SRC = Field("tun_ipv6_src", 128)
+TUN_IPV6_DST = Field("tun_ipv6_dst", 128)
 ETH_DST = Field("eth_dst", 48)
 ETH_SRC = Field("eth_src", 48)
 ETH_TYPE = Field("eth_type", 16)
 IP_PROTO = Field("ip_proto", 8)
 IPV4_SRC = Field("ipv4_src", 32)
 IPV4_DST = Field("ipv4_dst", 32)
+IPV6_SRC = Field("ipv6_src", 128)
+IPV6_DST = Field("ipv6_dst", 128)
 TCP_SRC = Field("tcp_src", 16)
 TCP_DST = Field("tcp_dst", 16)
 UDP_SRC = Field("udp_src", 16)
@@ -71,9 +68,17 @@ ARP_SPA = Field("arp_spa", 32)
 ARP_TPA = Field("arp_tpa", 32)
 ARP_SHA = Field("arp_sha", 48)
 ARP_THA = Field("arp_tha", 48)
+ICMPV6_TYPE = Field("icmpv6_type", 8)
+ICMPV6_CODE = Field("icmpv6_code", 8)
+ND_TARGET = Field("nd_target", 128)
+ND_SLL = Field("nd_sll", 48)
+ND_TLL = Field("nd_tll", 48)
+ND_RESERVED = Field("nd_reserved", 32)
+ND_OPTIONS_TYPE = Field("nd_options_type", 8)
 CT_STATE = Field("ct_state", 32)
 CT_ZONE = Field("ct_zone", 16)
 CT_IPV4_DST = Field("ct_ipv4_dst", 32)
+CT_IPV6_DST = Field("ct_ipv6_dst", 128)
 CT_PROTO = Field("ct_proto", 8)
 CT_TP_DST = Field("ct_tp_dst", 16)
 CT_MARK = Field("ct_mark", 32)
@@ -86,11 +91,13 @@ REG4 = Field("reg4", 32)
 REG5 = Field("reg5", 32)
 
 ALL: tuple[Field, ...] = (
-    IN_PORT, TUN_ID, TUN_SRC, TUN_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO, IPV4_SRC, IPV4_DST,
-    TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
-    CT_STATE, CT_ZONE, CT_IPV4_DST, CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
+    IN_PORT, TUN_ID, TUN_SRC, TUN_DST, TUN_IPV6_SRC, TUN_IPV6_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO,
+    IPV4_SRC, IPV4_DST, IPV6_SRC, IPV6_DST, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST,
+    ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
+    ICMPV6_TYPE, ICMPV6_CODE, ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE, CT_STATE, CT_ZONE, CT_IPV4_DST,
+    CT_IPV6_DST, CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
 )  # fmt: skip
-BY_NAME: dict[str, Field] = {one.name: one for one in ALL}
+BY_NAME: dict[str, Field] = {field.name: field for field in ALL}
 
 # What the registers carry from `admission` to the last table.
 VNI = Bits("vni", REG0, 0, 24)
@@ -105,6 +112,7 @@ GRANT = Bits("grant", REG5, 0, 32)  # by what a connection is opened; 0 within a
 
 ETH_TYPE_IPV4 = 0x0800
 ETH_TYPE_ARP = 0x0806
+ETH_TYPE_IPV6 = 0x86DD
 
 # ct_state bits, ovs-fields(7)
 CT_NEW, CT_ESTABLISHED, CT_RELATED, CT_REPLY, CT_INVALID, CT_TRACKED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20

@@ -5,23 +5,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .fields import ETH_TYPE_IPV4
+from .family import IPV4, IPV6
 
 _ETHERNET_BYTES = 14
-_IPV4_BYTES = 20
+_IPV4_BYTES, _IPV6_BYTES = 20, 40
 
 
 class Addresses(NamedTuple):
-    """Source and destination address, packed."""
+    """Source and destination address, packed; both of one family."""
 
     source: bytes
     target: bytes
 
 
 def ip_addresses(data: bytes) -> Addresses | None:
-    """The IP addresses of an Ethernet frame, or None when it carries no whole IPv4 header."""
+    """The IP addresses of an Ethernet frame, or None when it carries no whole IP header."""
     if len(data) < _ETHERNET_BYTES + _IPV4_BYTES:
         return None
-    if int.from_bytes(data[12:14], "big") != ETH_TYPE_IPV4 or data[_ETHERNET_BYTES] >> 4 != 4:
-        return None
-    return Addresses(data[26:30], data[30:34])
+    eth_type, version = int.from_bytes(data[12:14], "big"), data[_ETHERNET_BYTES] >> 4
+    if (eth_type, version) == (IPV4.eth_type, 4):
+        return Addresses(data[26:30], data[30:34])
+    if (eth_type, version) == (IPV6.eth_type, 6) and len(data) >= _ETHERNET_BYTES + _IPV6_BYTES:
+        return Addresses(data[22:38], data[38:54])
+    return None

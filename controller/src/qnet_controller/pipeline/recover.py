@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ..decide.decide import Origin
 from .demands import Demand, Pair, Source, Target
-from .fields import IPV4_DST, IPV4_SRC, ORIGIN, SOURCE_GROUP, TUN_ID, TUN_SRC, VNI, Bits, Field
+from .family import FAMILIES
+from .fields import ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
 from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
 from .tables import Table
 
@@ -17,7 +18,7 @@ def recover(item: InstalledFlow) -> Demand | None:
     if item.cookie >> 56 != COOKIE_MAGIC or item.cookie >> 48 & 0xFF not in _ROOTS:
         return None
     table, _, matching = item.key
-    vni, address = _part(matching, VNI), _address(matching, IPV4_DST)
+    vni, address = _part(matching, VNI), _address(matching, *(family.target for family in FAMILIES))
     if table == Table.PLAN:
         origin, group = _part(matching, ORIGIN), _part(matching, SOURCE_GROUP)
         if vni is not None and origin is not None and group is not None and address is not None:
@@ -26,9 +27,10 @@ def recover(item: InstalledFlow) -> Demand | None:
         if vni is not None and address is not None:
             return Target(vni, address)
     elif table == Table.ADMISSION:
-        vtep, tun_id = _address(matching, TUN_SRC), _whole(matching, TUN_ID)
+        vtep = _address(matching, *(family.tunnel_source for family in FAMILIES))
         if vtep is not None:
-            return Source(vtep, tun_id, _address(matching, IPV4_SRC))
+            source = _address(matching, *(family.source for family in FAMILIES))
+            return Source(vtep, _whole(matching, TUN_ID), source)
     return None
 
 
@@ -43,6 +45,7 @@ def _part(matching: Match, part: Bits) -> int | None:
     return None
 
 
-def _address(matching: Match, field: Field) -> bytes | None:
-    value = _whole(matching, field)
-    return None if value is None else value.to_bytes(4, "big")
+def _address(matching: Match, *fields: Field) -> bytes | None:
+    """The address in the first of the fields that is matched."""
+    values = ((field, _whole(matching, field)) for field in fields)
+    return next((value.to_bytes(field.bits // 8, "big") for field, value in values if value is not None), None)

@@ -11,17 +11,15 @@ class Table(IntEnum):
 
     ADMISSION = 0
     NEIGHBOUR = 1
-    PLAN = 2
-    PORTS = 3
-    TRACK = 4
-    SERVICE = 5
-    STATE = 6
-    LOCATION = 7
-    EGRESS = 8
-    DELIVERY = 9
-
-    # Tables are in every key of every flow; the hash of an enumeration runs in Python, that of its value does not.
-    __hash__ = int.__hash__
+    ADVERTISE = 2
+    PLAN = 3
+    PORTS = 4
+    TRACK = 5
+    SERVICE = 6
+    STATE = 7
+    LOCATION = 8
+    EGRESS = 9
+    DELIVERY = 10
 
     @property
     def title(self) -> str:

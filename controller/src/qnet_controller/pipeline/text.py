@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from ..decide.decide import Kind, Origin
 from . import fields as f
 from .messages import (
@@ -30,12 +32,16 @@ from .tables import Table
 
 _OFCTL_NAME = {"ipv4_src": "ip_src", "ipv4_dst": "ip_dst", "ip_proto": "nw_proto", "ct_ipv4_dst": "ct_nw_dst",
                 "ct_proto": "ct_nw_proto"}  # fmt: skip
-_MAC_FIELDS = frozenset({"eth_src", "eth_dst", "arp_sha", "arp_tha"})
+_MAC_FIELDS = frozenset({"eth_src", "eth_dst", "arp_sha", "arp_tha", "nd_sll", "nd_tll"})
 _ADDRESS_FIELDS = frozenset({"ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa", "tun_src", "tun_dst", "ct_ipv4_dst"})
+_WIDE_ADDRESS_FIELDS = frozenset({"ipv6_src", "ipv6_dst", "nd_target", "tun_ipv6_src", "tun_ipv6_dst", "ct_ipv6_dst"})
 _DECIMAL_FIELDS = frozenset({"in_port", "tun_id", "ip_proto", "tcp_dst", "udp_dst", "sctp_dst", "arp_op", "ct_zone",
-                             "ct_proto", "ct_tp_dst"})  # fmt: skip
-_ETH_TYPE = {f.ETH_TYPE_IPV4: "ip", f.ETH_TYPE_ARP: "arp"}
-_PROTOCOL = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
+                             "ct_proto", "ct_tp_dst", "icmpv6_type", "icmpv6_code", "nd_options_type"})  # fmt: skip
+_ETH_TYPE = {f.ETH_TYPE_IPV4: "ip", f.ETH_TYPE_ARP: "arp", f.ETH_TYPE_IPV6: "ipv6"}
+_PROTOCOL = {
+    f.ETH_TYPE_IPV4: {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"},
+    f.ETH_TYPE_IPV6: {58: "icmp6", 6: "tcp6", 17: "udp6", 132: "sctp6"},
+}
 _CT_FLAGS = ((f.CT_TRACKED, "trk"), (f.CT_NEW, "new"), (f.CT_ESTABLISHED, "est"), (f.CT_RELATED, "rel"),
              (f.CT_REPLY, "rpl"), (f.CT_INVALID, "inv"), (0x40, "snat"), (0x80, "dnat"))  # fmt: skip
 _PARTS = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT)
@@ -60,8 +66,9 @@ def match_terms(matching: Match) -> list[str]:
     terms = []
     eth_type = values.pop("eth_type", None)
     protocol = values.get("ip_proto")
-    if eth_type and protocol and eth_type[0] == f.ETH_TYPE_IPV4 and protocol[0] in _PROTOCOL:
-        terms.append(_PROTOCOL[values.pop("ip_proto")[0]])
+    known = _PROTOCOL.get(eth_type[0], {}) if eth_type else {}
+    if protocol and protocol[0] in known:
+        terms.append(known[values.pop("ip_proto")[0]])
     elif eth_type:
         terms.append(_ETH_TYPE.get(eth_type[0], f"eth_type={eth_type[0]:#06x}"))
     return terms + [_term(name, value, mask) for name, (value, mask) in values.items()]
@@ -81,6 +88,8 @@ def value_text(name: str, value: int) -> str:
         return value.to_bytes(6, "big").hex(":")
     if name in _ADDRESS_FIELDS:
         return ".".join(str(byte) for byte in value.to_bytes(4, "big"))
+    if name in _WIDE_ADDRESS_FIELDS:
+        return str(ipaddress.IPv6Address(value))
     return str(value) if name in _DECIMAL_FIELDS else f"{value:#x}"
 
 
@@ -141,8 +150,9 @@ def _ct(action: Ct) -> str:
 def _nat(nat: Nat) -> str:
     if nat.kind == "lookup":
         return "nat"
-    address = value_text("ipv4_src", int.from_bytes(nat.address, "big"))
-    return f"nat({'src' if nat.kind == 'source' else 'dst'}={address})"
+    address = str(ipaddress.ip_address(nat.address))
+    written = f"[{address}]" if ":" in address else address
+    return f"nat({'src' if nat.kind == 'source' else 'dst'}={written})"
 
 
 def group_text(group: Group) -> str:
