@@ -110,6 +110,7 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     **dict.fromkeys(("tcp_src", "tcp_dst"), (IP, (f.IP_PROTO, 6))),
     **dict.fromkeys(("udp_src", "udp_dst"), (IP, (f.IP_PROTO, 17))),
     **dict.fromkeys(("sctp_src", "sctp_dst"), (IP, (f.IP_PROTO, 132))),
+    "icmpv4_type": (IP, (f.IP_PROTO, 1)),
     **dict.fromkeys(("ct_ipv4_dst", "ct_proto"), (IP, TRACKED)),
     "ct_tp_dst": (IP, TRACKED, (f.CT_PROTO, 6)),
     **dict.fromkeys(("ipv6_src", "ipv6_dst"), (IPV6,)),
@@ -119,7 +120,7 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     "ct_ipv6_dst": (IPV6, TRACKED),
 }
 EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone", "ct_proto", "icmpv6_type", "icmpv6_code",
-              "nd_reserved", "nd_options_type"}  # fmt: skip
+              "nd_reserved", "nd_options_type", "icmpv4_type"}  # fmt: skip
 LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
 
 

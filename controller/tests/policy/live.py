@@ -332,6 +332,12 @@ class Fleet:
         del self.world.exports[export.service, export.to]
         self._change({"op": "delete", "table": "Export", "where": where})
 
+    def change_service(self, key: str, **columns: object) -> None:
+        """Give a service other columns."""
+        group, _, name = key.partition("/")
+        of_group = ["group", "==", self._uuid("Security_Group", ["name", "==", group])]
+        self._change({"op": "update", "table": "Service", "where": [["name", "==", name], of_group], "row": columns})
+
     def change_export(self, export: ExportPlan) -> None:
         """Let an export give something else from now on."""
         service, group = self._export_places(export)

@@ -25,6 +25,8 @@ from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Insta
 from ..pipeline.program import SwitchProgram
 from ..pipeline.tables import Table
 from . import names, status
+from .expiry import Expiry
+from .health import Health
 from .mastership import Mastership
 from .metrics import Metrics
 from .receipts import Receipts
@@ -36,7 +38,6 @@ LOG = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 3.0
 HOST_GRACE_SECONDS = 3.0
-LONGEST_EXPIRY_WAIT_SECONDS = 30.0  # wall-clock time may jump: look again at least this often
 LINES_PER_SECOND = 20  # of a kind that others can cause in numbers
 _LOGGED_FAILURES = 5
 _FIRST_RESERVED_PORT = 0xFFFFFF00
@@ -58,8 +59,10 @@ class Controller:
         self.metrics = Metrics()
         self._rotation = Rotation(self.model, self.metrics)
         self.switches: dict[int, Switch] = {}
+        self._health = Health(self.model, self.switches, self.metrics)
         self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
+        self._expiry = Expiry(self.model, self.receipts, self._touch)
         self.loaded = False
         self.settled = False
         self.generation = 0
@@ -71,8 +74,6 @@ class Controller:
         self._programs: dict[int, SwitchProgram] = {}
         self._dirty: Touches = frozenset()
         self._settling: asyncio.TimerHandle | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expired_until = time.time()
         self._refusals = names.Budget(LINES_PER_SECOND)
         self._reports = names.Budget(LINES_PER_SECOND)
 
@@ -95,7 +96,7 @@ class Controller:
         for session in list(self._waiting):
             self._admit(session)
         self._check_settled()
-        self._schedule_expiry()
+        self._expiry.schedule()
 
     def _review_hosts(self) -> None:
         """Let go of switches whose host is gone or has become another one."""
@@ -127,6 +128,7 @@ class Controller:
         if not touched:
             return
         self._rotation.review(touched)
+        self._health.review(touched)
         now = time.time()
         turn = self.receipts.begin()
         for switch in self.switches.values():
@@ -140,26 +142,6 @@ class Controller:
                 LOG.exception("cannot correct the flows of %s", switch.host)
                 self.handler_failed(switch.session, "refresh")
                 self._adopt_later(switch)
-
-    def _schedule_expiry(self) -> None:
-        if self._expiry:
-            self._expiry.cancel()
-            self._expiry = None
-        now = time.time()
-        following = self.model.next_expiry(self._expired_until)
-        if following is not None:
-            delay = min(max(following - now, 0.0) + 0.001, LONGEST_EXPIRY_WAIT_SECONDS)
-            self._expiry = self._loop.call_later(delay, self._expire)
-
-    def _expire(self) -> None:
-        now = time.time()
-        ended = [e for e in self.model.exports.values() if e.expires and self._expired_until < e.expires <= now]
-        if ended:
-            LOG.info("exports have expired: %s", ", ".join(sorted(export.key for export in ended)))
-        self.receipts.expires(ended)
-        self._touch(self.model.expired(self._expired_until, now))
-        self._expired_until = now
-        self._schedule_expiry()
 
     # -- switches come and go ----------------------------------------------------------------------------------------
 
@@ -205,8 +187,11 @@ class Controller:
     def _ports(self, switch: Switch, ports: list[Port]) -> None:
         if self.switches.get(switch.datapath_id) is not switch:
             return
-        listed = [(p.number, p.name, p.live) for p in ports if p.number < _FIRST_RESERVED_PORT]
-        self._touch(self.model.switch_ports(switch.datapath_id, listed))
+        listed = [port for port in ports if port.number < _FIRST_RESERVED_PORT]
+        switch.hardware = {port.number: port.hardware for port in listed}
+        known = [(port.number, port.name, port.live) for port in listed]
+        passing = {port.number for port in listed if port.passing}
+        self._touch(self.model.switch_ports(switch.datapath_id, known, passing))
         switch.ports_known = True
         self._check_settled()
         self.mastership.elect(switch)
@@ -226,7 +211,8 @@ class Controller:
         if gone:
             self._touch(self.model.port_gone(switch.datapath_id, port.number))
         else:
-            self._touch(self.model.port_seen(switch.datapath_id, port.number, port.name, port.live))
+            switch.hardware[port.number] = port.hardware
+            self._touch(self.model.port_seen(switch.datapath_id, port.number, port.name, port.live, port.passing))
 
     def lost(self, session: Session, reason: str) -> None:
         """The connection has ended; its pods leave the rotation when it stays away."""
@@ -247,6 +233,7 @@ class Controller:
         switch.stop()
         if self.switches.get(switch.datapath_id) is switch:
             del self.switches[switch.datapath_id]
+        self._health.switch_changed(switch)
         self._count_roles()
 
     def _switch(self, session: Session) -> Switch | None:
@@ -307,6 +294,7 @@ class Controller:
     def _unmastered(self, switch: Switch) -> None:
         switch.session.monitor(False)
         self._programs.pop(switch.datapath_id, None)
+        self._health.switch_changed(switch)
         self._count_roles()
 
     def _count_roles(self) -> None:
@@ -352,6 +340,7 @@ class Controller:
         )  # fmt: skip
         owed, switch.owed = tuple(switch.owed), {}
         self.receipts.adopting(switch, self._commit(switch, (*commands, *owed)))
+        self._health.switch_changed(switch)
         for packet in switch.release(self._loop.time()):
             self.packet_in(switch.session, packet)
 
@@ -431,6 +420,8 @@ class Controller:
         """Decide on a packet: flows first, then the packet itself."""
         began = time.perf_counter()
         switch = self._switch(session)
+        if switch is not None and self._health.answered(switch, packet):
+            return
         program = switch.ready() if switch else None
         if switch is not None and program is None and switch.wanted_role == Roles.MASTER:
             switch.hold(packet, self._loop.time())
@@ -473,26 +464,20 @@ class Controller:
 
     def status(self) -> dict[str, Any]:
         """What /v1/status shows."""
-        return {
-            "name": self.config.name,
-            "ready": self.ready,
-            "loaded": self.loaded,
-            "settled": self.settled,
-            "generation": self.generation,
-            "model": status.model_counts(self.model),
-            "switches": status.switches(self.model, self.switches, self.mastership.master_for),
-            "waiting": sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting),
-            "services": self._rotation.status(),
-            "pods": status.pods(self.model),
-        }
+        mine = {"name": self.config.name, "ready": self.ready, "loaded": self.loaded, "settled": self.settled}
+        waiting = sorted(f"{session.datapath_id:016x} {session}" for session in self._waiting)
+        switches = status.switches(self.model, self.switches, self.mastership.master_for)
+        fleet = status.fleet(self.model, switches, self._rotation, self._health)
+        return mine | {"generation": self.generation, "waiting": waiting} | fleet
 
     def close(self) -> None:
         """Stop: connections are closed, nothing is taken from the switches."""
         self.mastership.close()
-        for timer in (self._settling, self._expiry):
-            if timer:
-                timer.cancel()
+        self._expiry.stop()
+        if self._settling:
+            self._settling.cancel()
         self.receipts.stop()
+        self._health.close()
         for switch in list(self.switches.values()):
             switch.stop()
         for session in list(self._sessions):

@@ -25,6 +25,7 @@ from ..pipeline.messages import (
     FlushZone,
     PacketIn,
     PutGroup,
+    SetPassing,
     Tampered,
     object_hash,
 )
@@ -96,6 +97,8 @@ def command_name(model: Model, command: Command | None) -> str:
             return f"deletion of meter {number}"
         case FlushZone(zone):
             return f"flush of conntrack zone {zone}"
+        case SetPassing(port, _, passing):
+            return f"word that port {port} {'passes' if passing else 'fails'} its check"
         case FlushConnection(zone, opened):
             ends = f"{address_text(opened.source)} to {address_text(opened.target)}"
             return f"flush of a connection from {ends} in conntrack zone {zone}"

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..model.model import Model
 from . import names
+from .health import Health
+from .rotation import Rotation
 from .switch import Switch
 
 
@@ -21,6 +23,16 @@ def model_counts(model: Model) -> dict[str, int]:
         "service_ips": len(model.service_ips),
         "pods": len(model.pods),
         "exports": len(model.exports),
+    }
+
+
+def fleet(model: Model, switches: list[dict[str, Any]], rotation: Rotation, health: Health) -> dict[str, Any]:
+    """The parts that are about the fleet."""
+    return {
+        "model": model_counts(model),
+        "switches": switches,
+        "services": rotation.status(),
+        "pods": pods(model, health),
     }
 
 
@@ -49,9 +61,9 @@ def _switch(model: Model, connected: Mapping[int, Switch], name: str) -> dict[st
     return found | (program.status() if program else {})
 
 
-def pods(model: Model) -> list[dict[str, Any]]:
-    """One entry per pod, by key, with where it is."""
-    return [_pod(model, key) for key in sorted(model.pods)]
+def pods(model: Model, health: Health) -> list[dict[str, Any]]:
+    """One entry per pod, by key, with where it is and how it is."""
+    return [_pod(model, key) | health.status(key) for key in sorted(model.pods)]
 
 
 def _pod(model: Model, key: str) -> dict[str, Any]:

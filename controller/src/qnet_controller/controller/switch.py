@@ -26,13 +26,15 @@ class Switch:
 
     `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided;
     `synced`: the switch has confirmed what the adoption corrected. Packets that come to a master before the adoption
-    are `held`. `watched_since`, `asked_at`: of the watch over what `answers`.
+    are `held`. `watched_since`, `asked_at`: of the watch over what `answers`. `hardware`: the MAC
+    addresses of its ports.
     """
 
     session: Session
     datapath_id: int
     host: str
     ports_known: bool = False
+    hardware: dict[int, bytes] = field(default_factory=dict)
     role: int = Roles.NOCHANGE
     wanted_role: int = Roles.NOCHANGE
     adopted: bool = False

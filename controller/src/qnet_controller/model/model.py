@@ -9,7 +9,7 @@ order answers alike; tests compare it with one built from scratch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple, TypeVar
 
 from .objects import (
@@ -231,9 +231,9 @@ class Model:
 
     # -- location ----------------------------------------------------------------------------------------------
 
-    def port_seen(self, datapath_id: int, number: int, name: str, live: bool) -> Touches:
+    def port_seen(self, datapath_id: int, number: int, name: str, live: bool, passing: bool = False) -> Touches:
         """A switch reports a port, new or changed. The latest switch to report a pod's port has the pod."""
-        location = Location(datapath_id, number, live)
+        location = Location(datapath_id, number, live, passing)
         sightings = self._sightings[name]
         before = sightings.get(datapath_id)
         if before == location:
@@ -258,15 +258,17 @@ class Model:
             del self._sightings[name]
         return self._port_touches(datapath_id, name)
 
-    def switch_ports(self, datapath_id: int, ports: Iterable[tuple[int, str, bool]]) -> Touches:
-        """The complete port list (number, name, live) of a switch that has just connected."""
+    def switch_ports(
+        self, datapath_id: int, ports: Iterable[tuple[int, str, bool]], passing: Container[int] = ()
+    ) -> Touches:
+        """The complete port list (number, name, live) of a switch that has just connected; `passing` are numbers."""
         listed = {number: (name, live) for number, name, live in ports}
         touched: set[Touch] = set()
         for number, name in list(self._ports_of[datapath_id].items()):
             if listed.get(number, ("",))[0] != name:
                 touched |= self.port_gone(datapath_id, number)
         for number, (name, live) in listed.items():
-            touched |= self.port_seen(datapath_id, number, name, live)
+            touched |= self.port_seen(datapath_id, number, name, live, number in passing)
         if datapath_id in self._absent:
             self._absent.discard(datapath_id)
             touched |= self._ports_touches(datapath_id)
@@ -306,7 +308,12 @@ class Model:
             and location is not None
             and location.live
             and location.datapath_id not in self._absent
+            and (location.passing or not self._checked(pod))
         )
+
+    def _checked(self, pod: Pod) -> bool:
+        service = self.services.get(pod.service)
+        return service is not None and service.health is not None
 
     def backends(self, service: str) -> Backends:
         """The pods that new connections to a service are balanced over.

@@ -77,12 +77,30 @@ class SecurityGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How the pods of a service are checked: `kind` is `tcp`, `http` or `icmp`; times in seconds.
+
+    A pod enters the rotation after `healthy_threshold` checks in a row that went well and leaves it after
+    `unhealthy_threshold` that failed.
+    """
+
+    kind: str
+    port: int = 0
+    path: str = "/"
+    interval: float = 2.0
+    timeout: float = 1.0
+    healthy_threshold: int = 2
+    unhealthy_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """Identical pods. Key: `group/name`."""
+    """Identical pods. Key: `group/name`. With `health` only pods that pass their check are in rotation."""
 
     name: str
     group: str
     network: str
+    health: HealthCheck | None = None
 
     @property
     def key(self) -> str:
@@ -175,8 +193,12 @@ Change = Object | Removed
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a pod's port is: the switch, its OpenFlow port, and whether packets can be delivered there now."""
+    """Where a pod's port is: the switch, its OpenFlow port, and whether packets can be delivered there now.
+
+    `passing`: the master of the switch has found that the pod passes its health check.
+    """
 
     datapath_id: int
     port: int
     live: bool
+    passing: bool = False

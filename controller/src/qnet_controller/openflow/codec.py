@@ -242,4 +242,6 @@ def read_port_status(data: bytes) -> tuple[Port, bool]:
 def _port(port: Any) -> Port:
     down = port.config & _ofp.OFPPC_PORT_DOWN or port.state & _ofp.OFPPS_LINK_DOWN
     name = port.name if isinstance(port.name, bytes) else str(port.name).encode()
-    return Port(port.port_no, name.decode(PORT_NAME_ENCODING, "replace"), not down)
+    passing = bool(port.config & _ofp.OFPPC_NO_PACKET_IN)
+    hardware = bytes.fromhex(port.hw_addr.replace(":", ""))
+    return Port(port.port_no, name.decode(PORT_NAME_ENCODING, "replace"), not down, passing, hardware)

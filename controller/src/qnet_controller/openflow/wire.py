@@ -36,6 +36,7 @@ from ..pipeline.messages import (
     PutGroup,
     Resubmit,
     Set,
+    SetPassing,
     ToController,
     UseGroup,
     UseMeter,
@@ -50,7 +51,7 @@ ANY = 0xFFFFFFFF
 MAX_LEN_WHOLE = 0xFFFF
 
 # ofp_type
-EXPERIMENTER, PACKET_OUT, FLOW_MOD, GROUP_MOD, METER_MOD = 4, 13, 14, 15, 29
+EXPERIMENTER, PACKET_OUT, FLOW_MOD, GROUP_MOD, PORT_MOD, METER_MOD = 4, 13, 14, 15, 16, 29
 BUNDLE_CONTROL, BUNDLE_ADD = 33, 34
 # ofp_flow_mod_command, ofp_flow_mod_flags
 FLOW_ADD, FLOW_DELETE_STRICT = 0, 4
@@ -67,6 +68,7 @@ BAND_DROP = 1
 BUNDLE_OPEN, BUNDLE_COMMIT, BUNDLE_DISCARD = 0, 4, 6
 BUNDLE_ATOMIC_ORDERED = 3
 CT_FLUSH_ZONE, CT_FLUSH = 29, 32
+PORT_NO_PACKET_IN = 1 << 6  # ofp_port_config
 NETRONOME, NETRONOME_SELECTION = 0x0000154D, 1
 
 MAX_BUCKET_BYTES = 24 * 1024
@@ -96,6 +98,7 @@ _FLUSH_ZONE_ID = 2
 _FLUSH_SOURCE, _FLUSH_TARGET, _FLUSH_SPORT, _FLUSH_DPORT, _FLUSH_ICMP_ID, _FLUSH_ICMP_TYPE, _FLUSH_ICMP_CODE = range(7)
 _ICMP_PROTOCOLS = (1, 58)
 _MAPPED_IPV4 = bytes(10) + b"\xff\xff"
+_PORT_MOD = Struct("!I4x6s2xII")
 
 _OUTPUT = Struct("!HHIH6x")
 _GROUP = Struct("!HHI")
@@ -305,6 +308,11 @@ def _flush_connection(command: FlushConnection) -> Iterator[tuple[int, bytes]]:
     yield EXPERIMENTER, head + body + _FLUSH_PORT.pack(_FLUSH_ZONE_ID, 8, command.zone)
 
 
+def _set_passing(command: SetPassing) -> Iterator[tuple[int, bytes]]:
+    config = PORT_NO_PACKET_IN if command.passing else 0
+    yield PORT_MOD, _PORT_MOD.pack(command.port, command.hardware, config, PORT_NO_PACKET_IN)
+
+
 _COMMANDS: dict[type, Callable[..., Iterator[tuple[int, bytes]]]] = {
     AddFlow: _add_flow,
     DeleteFlow: _delete_flow,
@@ -314,6 +322,7 @@ _COMMANDS: dict[type, Callable[..., Iterator[tuple[int, bytes]]]] = {
     DeleteMeter: _delete_meter,
     FlushZone: _flush_zone,
     FlushConnection: _flush_connection,
+    SetPassing: _set_passing,
 }
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..model.objects import (
     DEFAULT_SET,
     Address,
     Export,
+    HealthCheck,
     Host,
     Network,
     Object,
@@ -52,7 +53,12 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "state": _STRING,
     },
     "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER},
-    "Service": {"name": _STRING, "group": _reference("Security_Group"), "network": _reference("Network")},
+    "Service": {
+        "name": _STRING,
+        "group": _reference("Security_Group"),
+        "network": _reference("Network"),
+        "health_check": _column({"key": "string", "value": "string", "min": 0, "max": "unlimited"}),
+    },
     "Service_IP": {
         "name": _STRING,
         "service": _reference("Service"),
@@ -167,6 +173,28 @@ def _service_of(row: Any) -> str:
     return service_key(target)
 
 
+def health_check(options: Mapping[str, str]) -> HealthCheck | None:
+    """What a service's column says; an empty one is no check."""
+    if not options:
+        return None
+    try:
+        return HealthCheck(
+            options["type"],
+            int(options.get("port", 0)),
+            options.get("path", "/"),
+            float(options["interval_seconds"]),
+            float(options["timeout_seconds"]),
+            int(options["healthy_threshold"]),
+            int(options["unhealthy_threshold"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise MalformedRow(f"health_check {dict(options)!r}: {error!r}") from None
+
+
+def _service(row: Any) -> Service:
+    return Service(row.name, _named(row, "group"), _named(row, "network"), health_check(row.health_check))
+
+
 def _network(row: Any) -> Network:
     return Network(row.name, row.vni, _subnets(row.pod_subnets), _subnets(row.service_subnets))
 
@@ -218,7 +246,7 @@ CONVERTERS: dict[str, tuple[type[Object], Callable[..., Object]]] = {
     "Network": (Network, _network),
     "Host": (Host, _host),
     "Security_Group": (SecurityGroup, lambda row: SecurityGroup(row.name, row.tenant, row.number)),
-    "Service": (Service, lambda row: Service(row.name, _named(row, "group"), _named(row, "network"))),
+    "Service": (Service, _service),
     "Service_IP": (
         ServiceIP,
         lambda row: ServiceIP(row.name, _service_of(row), _named(row, "network"), address(row.address), row.affinity),

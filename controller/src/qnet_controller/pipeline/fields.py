@@ -63,6 +63,7 @@ UDP_SRC = Field("udp_src", 16)
 UDP_DST = Field("udp_dst", 16)
 SCTP_SRC = Field("sctp_src", 16)
 SCTP_DST = Field("sctp_dst", 16)
+ICMPV4_TYPE = Field("icmpv4_type", 8)
 ARP_OP = Field("arp_op", 16)
 ARP_SPA = Field("arp_spa", 32)
 ARP_TPA = Field("arp_tpa", 32)
@@ -93,7 +94,7 @@ REG5 = Field("reg5", 32)
 ALL: tuple[Field, ...] = (
     IN_PORT, TUN_ID, TUN_SRC, TUN_DST, TUN_IPV6_SRC, TUN_IPV6_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO,
     IPV4_SRC, IPV4_DST, IPV6_SRC, IPV6_DST, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST,
-    ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
+    ICMPV4_TYPE, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
     ICMPV6_TYPE, ICMPV6_CODE, ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE, CT_STATE, CT_ZONE, CT_IPV4_DST,
     CT_IPV6_DST, CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
 )  # fmt: skip

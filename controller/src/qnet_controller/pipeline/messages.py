@@ -147,6 +147,7 @@ class Feature(IntEnum):
     HAIRPIN = 9
     REFUSED = 10
     ANSWERS = 11
+    HEALTH = 12
 
 
 COOKIE_MAGIC = 0x71  # "q"
@@ -306,7 +307,18 @@ class FlushConnection:
 
 
 Flush = FlushZone | FlushConnection
-Command = AddFlow | DeleteFlow | PutGroup | DeleteGroup | AddMeter | DeleteMeter | Flush
+
+
+@dataclass(frozen=True, slots=True)
+class SetPassing:
+    """Say with a port whether the pod behind it passes its health check; `hardware` is the port's own MAC address."""
+
+    port: int
+    hardware: bytes
+    passing: bool
+
+
+Command = AddFlow | DeleteFlow | PutGroup | DeleteGroup | AddMeter | DeleteMeter | Flush | SetPassing
 Commands = tuple[Command, ...]
 
 
@@ -388,8 +400,13 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of a switch as OpenFlow reports it; `live`: neither administratively down nor without link."""
+    """A port of a switch as OpenFlow reports it.
+
+    `live`: neither administratively down nor without link. `passing`: see `SetPassing`; `hardware` is its MAC address.
+    """
 
     number: int
     name: str
     live: bool
+    passing: bool = False
+    hardware: bytes = b""

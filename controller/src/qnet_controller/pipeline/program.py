@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
+from .checks import answer_flow, target_of
 from .demands import Compiler, Demand, Pair, Program, Settings, Target
 from .family import tunnel_source
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
@@ -308,6 +309,9 @@ class SwitchProgram:
         moves_ports = host is not None and host.datapath_kind == "system"
         program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
         program.add(*pod_flows(pod, group.number, network, location, moves_ports), *network_flows(network))
+        service, target = self._model.services.get(pod.service), target_of(pod, network)
+        if service is not None and service.health is not None and target is not None:
+            program.add(answer_flow(pod, location.port, target, service.health))
         return program
 
     def _update(self, changed: dict[Owner, Program | None], keys: Iterable[FlowKey] = ()) -> Commands:

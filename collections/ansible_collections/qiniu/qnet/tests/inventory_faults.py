@@ -252,6 +252,18 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         "one of none, client",
         "Did you mean client?",
     ),
+    "health check without port": (
+        lambda i: service(i).update(health_check={"type": "tcp"}),
+        f"{SERVICE}.health_check.port",
+        "is missing",
+        "needs it",
+    ),
+    "health check of no kind": (
+        lambda i: service(i).update(health_check={"type": "https", "port": 443}),
+        f"{SERVICE}.health_check.type",
+        "one of tcp, http, icmp",
+        "Did you mean http?",
+    ),
     "pod address outside": (
         lambda i: service(i)["addresses"].update({"image-1": ["10.11.0.7"]}),
         f"{SERVICE}.addresses.image-1[0]",

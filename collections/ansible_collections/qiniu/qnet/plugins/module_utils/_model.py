@@ -72,11 +72,12 @@ class SecurityGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """A service: identical pods of one group in one network."""
+    """A service: identical pods of one group in one network. ``health_check``: its options as text; none: no check."""
 
     group: str
     name: str
     network: str
+    health_check: tuple[tuple[str, str], ...] = ()
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
 
@@ -239,12 +240,26 @@ def datapath_id_of(host: str) -> str:
     return _digest(host)[:16]
 
 
+def shown_check(options: t.Iterable[tuple[str, str]]) -> dict[str, t.Any]:
+    """The options of a health check as people write them: numbers as numbers."""
+    numbers: dict[str, t.Callable[[str], t.Any]] = {
+        "port": int,
+        "interval_seconds": float,
+        "timeout_seconds": float,
+        "healthy_threshold": int,
+        "unhealthy_threshold": int,
+    }
+    return {name: numbers.get(name, str)(value) for name, value in options}
+
+
 def render(record: t.Any) -> dict[str, t.Any]:
     """A record as people write it: plain lists, times in ISO 8601, nothing internal."""
     shown: dict[str, t.Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
         shown[field.name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(record, Service):
+        shown["health_check"] = shown_check(record.health_check)
     if isinstance(record, Export) and record.expires is not None:
         shown["expires"] = datetime.datetime.fromtimestamp(record.expires, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return shown

@@ -40,7 +40,23 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "draining": {"type": "bool"},
     },
     "security_group": {"name": {"type": "str"}, "tenant": {"type": "str"}, "number": {"type": "int"}},
-    "service": {"group": {"type": "str"}, "name": {"type": "str"}, "network": {"type": "str"}},
+    "service": {
+        "group": {"type": "str"},
+        "name": {"type": "str"},
+        "network": {"type": "str"},
+        "health_check": {
+            "type": "dict",
+            "options": {
+                "type": {"type": "str", "choices": ["tcp", "http", "icmp"]},
+                "port": {"type": "int"},
+                "path": {"type": "str"},
+                "interval_seconds": {"type": "float"},
+                "timeout_seconds": {"type": "float"},
+                "healthy_threshold": {"type": "int"},
+                "unhealthy_threshold": {"type": "int"},
+            },
+        },
+    },
     "service_ip": {
         "group": {"type": "str"},
         "service": {"type": "str"},

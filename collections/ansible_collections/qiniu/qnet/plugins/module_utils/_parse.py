@@ -234,6 +234,55 @@ def in_order_of_port(text: str) -> tuple[str, int]:
     return protocol, int(number_text or 0)
 
 
+# Option of a health check: its parser and, unless the type needs it, what it is when left out.
+_CHECK_NUMBERS: dict[str, tuple[float, float, float]] = {
+    "interval_seconds": (0.1, 3600, 2),
+    "timeout_seconds": (0.05, 3600, 1),
+    "healthy_threshold": (1, 100, 2),
+    "unhealthy_threshold": (1, 100, 3),
+}
+
+
+def health_check(value: t.Mapping[str, t.Any]) -> tuple[tuple[str, str], ...]:
+    """The options of a health check, all of them, as text; an empty mapping is no check."""
+    given = {name: option for name, option in value.items() if option is not None}
+    if not given:
+        return ()
+    kind = given.get("type")
+    if kind not in ("tcp", "http", "icmp"):
+        raise ValueError(f"type: '{kind}' is not a kind of check; it is one of tcp, http, icmp")
+    options = {"type": kind}
+    if kind == "icmp":
+        for name in ("port", "path"):
+            if name in given:
+                raise ValueError(f"{name}: a check by icmp has none; leave it out")
+    else:
+        if "port" not in given:
+            raise ValueError(f"port: a check by {kind} needs one, 1 to 65535")
+        options["port"] = str(integer(1, 65535, "a port")(given["port"]))
+    if kind == "http":
+        options["path"] = given.get("path", "/")
+        if not re.fullmatch(r"/[!-~]{0,254}", options["path"]):
+            raise ValueError(f"path: '{options['path']}' is not a path; it begins with '/' and has no blanks")
+    elif "path" in given:
+        raise ValueError("path: only a check by http has one; leave it out")
+    for name, (low, high, default) in _CHECK_NUMBERS.items():
+        number_given = given.get(name, min(default, options_timeout(options, name, default)))
+        if not low <= number_given <= high:
+            raise ValueError(f"{name}: {number_given} is out of range; it is {low:g} to {high:g}")
+        options[name] = f"{number_given:g}"
+    if float(options["timeout_seconds"]) > float(options["interval_seconds"]):
+        raise ValueError(
+            "timeout_seconds: it is longer than interval_seconds; an answer must be in before the next check"
+        )
+    return tuple(sorted(options.items()))
+
+
+def options_timeout(options: t.Mapping[str, str], name: str, default: float) -> float:
+    """Left out, the timeout is half the interval at most."""
+    return float(options["interval_seconds"]) / 2 if name == "timeout_seconds" else default
+
+
 # Fields whose value is a set: parser of one element, and the order in which sets are compared and shown.
 SETS: dict[str, dict[str, tuple[Parser, t.Callable[[str], t.Any]]]] = {
     "network": {"pod_subnets": (pod_subnet, in_order_of_value), "service_subnets": (subnet, in_order_of_value)},
@@ -263,7 +312,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "tenant": label,
         "number": integer(1, _model.MAX_GROUP_NUMBER, "a group number"),
     },
-    "service": {"group": label, "name": label, "network": label},
+    "service": {"group": label, "name": label, "network": label, "health_check": health_check},
     "service_ip": {
         "group": label,
         "service": label,

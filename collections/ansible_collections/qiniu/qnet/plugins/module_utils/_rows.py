@@ -18,7 +18,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
     "Security_Group": ("name", "tenant", "number"),
-    "Service": ("name", "group", "network"),
+    "Service": ("name", "group", "network", "health_check"),
     "Service_IP": ("name", "service", "network", "address", "affinity", "algorithm"),
     "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers"),
     "Pod_Address": ("pod", "network", "address"),
@@ -110,7 +110,8 @@ class Rows:
         return _model.SecurityGroup(row.name, row.tenant, row.number)
 
     def _service(self, row: t.Any) -> _model.Service:
-        return _model.Service(self._key(row.group), row.name, self._key(row.network))
+        check = tuple(sorted(row.health_check.items()))
+        return _model.Service(self._key(row.group), row.name, self._key(row.network), check)
 
     def _service_ip(self, row: t.Any) -> _model.ServiceIP:
         service = self._records[row.service.uuid]
@@ -197,6 +198,8 @@ class Rows:
                 columns[name] = self._rows["network"].get(record.network)
             elif name in ("group", "to_group"):
                 columns[name] = self._rows["security_group"].get(record.group if name == "group" else record.to)
+            elif name == "health_check":
+                columns[name] = dict(record.health_check)
             else:
                 value = getattr(record, name)
                 optional = name in ("mtu", "expires")

@@ -66,7 +66,12 @@ def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
                 yield (
                     "service",
                     service_path,
-                    {"group": group["name"], "name": service["name"], "network": service["network"]},
+                    {
+                        "group": group["name"],
+                        "name": service["name"],
+                        "network": service["network"],
+                        "health_check": service.get("health_check"),
+                    },
                 )
                 for ip_path, service_ip in _elements(f"{service_path}.service_ips", service.get("service_ips")):
                     yield "service_ip", ip_path, {**service_ip, "group": group["name"], "service": service["name"]}

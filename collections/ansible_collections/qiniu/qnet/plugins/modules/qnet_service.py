@@ -34,6 +34,43 @@ options:
       - Name of the network that its pods and Service IPs are in.
       - Needed when the service is created.
     type: str
+  health_check:
+    description:
+      - How its pods are checked, from the host that they are on.
+      - Only pods that pass are in rotation. A new one enters it when it has passed. While none passes,
+        all are kept.
+      - An empty dictionary means no check; so does a new service without it.
+    type: dict
+    suboptions:
+      type:
+        description:
+          - V(tcp) opens a connection to the port. V(http) also asks for the path and wants a status from
+            200 to 399. V(icmp) sends an echo request.
+          - Needed for a check.
+        type: str
+        choices: [tcp, http, icmp]
+      port:
+        description: Port to connect to, 1 to 65535. Needed for V(tcp) and V(http).
+        type: int
+      path:
+        description: Path to ask for with V(http), V(/) when left out.
+        type: str
+      interval_seconds:
+        description:
+          - Time from one check to the next, V(2) when left out.
+          - Between two states it is half of that.
+        type: float
+      timeout_seconds:
+        description:
+          - Time for an answer, not longer than the interval.
+          - V(1) when left out, or half the interval if that is less.
+        type: float
+      healthy_threshold:
+        description: Checks in a row that must go well before a pod enters the rotation, V(2) when left out.
+        type: int
+      unhealthy_threshold:
+        description: Checks in a row that must fail before a pod leaves the rotation, V(3) when left out.
+        type: int
   services:
     description: Many services at once, in one transaction, instead of the options for a single one.
     type: list
@@ -52,6 +89,43 @@ options:
           - Name of the network that its pods and Service IPs are in.
           - Needed when the service is created.
         type: str
+      health_check:
+        description:
+          - How its pods are checked, from the host that they are on.
+          - Only pods that pass are in rotation. A new one enters it when it has passed. While none passes,
+            all are kept.
+          - An empty dictionary means no check; so does a new service without it.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - V(tcp) opens a connection to the port. V(http) also asks for the path and wants a status from
+                200 to 399. V(icmp) sends an echo request.
+              - Needed for a check.
+            type: str
+            choices: [tcp, http, icmp]
+          port:
+            description: Port to connect to, 1 to 65535. Needed for V(tcp) and V(http).
+            type: int
+          path:
+            description: Path to ask for with V(http), V(/) when left out.
+            type: str
+          interval_seconds:
+            description:
+              - Time from one check to the next, V(2) when left out.
+              - Between two states it is half of that.
+            type: float
+          timeout_seconds:
+            description:
+              - Time for an answer, not longer than the interval.
+              - V(1) when left out, or half the interval if that is less.
+            type: float
+          healthy_threshold:
+            description: Checks in a row that must go well before a pod enters the rotation, V(2) when left out.
+            type: int
+          unhealthy_threshold:
+            description: Checks in a row that must fail before a pod leaves the rotation, V(3) when left out.
+            type: int
 seealso:
   - module: qiniu.qnet.qnet_service_info
   - module: qiniu.qnet.qnet_tenant
@@ -63,6 +137,15 @@ EXAMPLES = r"""
     group: fop
     name: image
     network: prod
+
+- name: Keep pods that do not answer out of the rotation
+  qiniu.qnet.qnet_service:
+    group: fop
+    name: image
+    health_check:
+      type: http
+      port: 8080
+      path: /healthz
 
 - name: Create several at once
   qiniu.qnet.qnet_service:
@@ -100,10 +183,22 @@ services:
       description: Network of its pods and Service IPs.
       type: str
       returned: success
+    health_check:
+      description: All options of its health check; empty without one.
+      type: dict
+      returned: success
   sample:
     - group: fop
       name: image
       network: prod
+      health_check:
+        type: http
+        port: 8080
+        path: /healthz
+        interval_seconds: 2
+        timeout_seconds: 1
+        healthy_threshold: 2
+        unhealthy_threshold: 3
 plan:
   description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
   returned: success

@@ -53,10 +53,15 @@ services:
       description: Network of its pods and Service IPs.
       type: str
       returned: success
+    health_check:
+      description: All options of its health check; empty without one.
+      type: dict
+      returned: success
   sample:
     - group: fop
       name: image
       network: prod
+      health_check: {}
 generation:
   description: Number of changes of the intent so far.
   returned: success

@@ -82,6 +82,43 @@ options:
                 description: Name of the network that its pods and Service IPs are in.
                 type: str
                 required: true
+              health_check:
+                description:
+                  - How its pods are checked, from the host that they are on.
+                  - Only pods that pass are in rotation. A new one enters it when it has passed. While none passes,
+                    all are kept.
+                  - An empty dictionary means no check; so does a new service without it.
+                type: dict
+                suboptions:
+                  type:
+                    description:
+                      - V(tcp) opens a connection to the port. V(http) also asks for the path and wants a status from
+                        200 to 399. V(icmp) sends an echo request.
+                      - Needed for a check.
+                    type: str
+                    choices: [tcp, http, icmp]
+                  port:
+                    description: Port to connect to, 1 to 65535. Needed for V(tcp) and V(http).
+                    type: int
+                  path:
+                    description: Path to ask for with V(http), V(/) when left out.
+                    type: str
+                  interval_seconds:
+                    description:
+                      - Time from one check to the next, V(2) when left out.
+                      - Between two states it is half of that.
+                    type: float
+                  timeout_seconds:
+                    description:
+                      - Time for an answer, not longer than the interval.
+                      - V(1) when left out, or half the interval if that is less.
+                    type: float
+                  healthy_threshold:
+                    description: Checks in a row that must go well before a pod enters the rotation, V(2) when left out.
+                    type: int
+                  unhealthy_threshold:
+                    description: Checks in a row that must fail before a pod leaves the rotation, V(3) when left out.
+                    type: int
               service_ips:
                 description: Its Service IPs.
                 type: list
@@ -240,6 +277,7 @@ def main() -> None:
     service = {
         "name": {"type": "str", "required": True},
         "network": {"type": "str", "required": True},
+        "health_check": _module.element_options("service")["health_check"],
         "service_ips": _list_of(service_ip),
     }
     group = {**_without("security_group", "tenant", "number"), "services": _list_of(service)}

@@ -62,8 +62,9 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
     elif keyword == "required":
         # iter_errors reports every missing key on its own; its name is only in the message.
         key = next((name for name in expected if name not in value and error.message.startswith(f"{name!r} ")), "")
-        near = nearest(key, [str(k) for k in value if k not in schema["properties"]])
-        described = schema["properties"][key]["description"]
+        known = schema.get("properties", {})  # a condition (`then`) requires, and describes nothing
+        near = nearest(key, [str(k) for k in value if k not in known]) if known else ""
+        described = known[key]["description"] if known else "This kind needs it."
         yield Problem((*path, key), None, "is missing", f"Rename {near} to {key}." if near else f"Add it. {described}")
     elif keyword == "format":
         cause = error.cause
