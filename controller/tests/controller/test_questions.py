@@ -17,6 +17,16 @@ from contract.real import Database, Vswitch, wait_for
 
 __all__ = ["its_switch", "master", "shared_stage", "small_fleet"]
 
+from qnet_controller.cli.qnet import show_verify
+from qnet_controller.controller.verify import differences
+from qnet_controller.model.model import Model
+from qnet_controller.openflow.events import Dump
+from qnet_controller.pipeline.demands import Settings
+from qnet_controller.pipeline.fields import IN_PORT
+from qnet_controller.pipeline.messages import InstalledFlow, match
+from qnet_controller.pipeline.program import SwitchProgram
+from qnet_controller.pipeline.tables import Table
+
 
 def qnet(*arguments: str, api: int = API) -> tuple[int, str]:
     """Exit status and output; errors are part of it."""
@@ -100,3 +110,25 @@ def test_without_a_controller_the_answer_says_so() -> None:
     assert code == 2
     assert "is qnet-controller running?" in text
     assert BRIDGE not in text
+
+
+def test_verify_shows_differences_with_an_example_and_repairs_them(process: Process, switch: Vswitch) -> None:
+    assert qnet("verify") == (0, "checked as master: h1; no difference\n")
+    # Behind the controller's back, while it is not connected: otherwise it would put it right at once.
+    process.end()
+    switch.ofctl("add-flow", "table=2,priority=7,ip,nw_dst=10.10.0.9 actions=drop")
+    process.start()
+    wait_for(lambda: process.switch().get("adopted"))
+    wait_for(lambda: qnet("verify") == (0, "checked as master: h1; no difference\n"))
+
+
+def test_verify_reports_what_is_there_and_should_not_be() -> None:
+    model, program, key = Model(), SwitchProgram(Model(), 1, Settings()), (Table.PLAN, 7, match((IN_PORT, 9)))
+    dump = Dump((InstalledFlow(key, 5),), frozenset({3}), frozenset())
+    flow, group = differences(model, "h1", dump, program)
+    assert (flow["problem"], flow["table"], flow["packet"]) == ("foreign", "plan", "in_port=9")
+    assert (group["what"], group["problem"], group["number"]) == ("group", "foreign", 3)
+    answer = {"hosts": ["h1"], "differences": [flow, group], "repairing": False}
+    text, status = show_verify(answer)
+    assert status == 1
+    assert text.endswith("2 differences; --repair puts them right")

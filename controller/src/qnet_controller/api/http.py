@@ -6,6 +6,7 @@ A question with a name that means nothing is answered 404 with the reason and, w
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,8 +14,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ..config import Endpoint
-from ..controller import explain, names, trace
+from ..controller import explain, names, trace, verify
 from ..controller.controller import Controller
+from ..controller.switch import Switch
 from ..controller.trace import Unknown
 from ..openflow.events import Refused, SessionClosed
 
@@ -95,6 +97,38 @@ async def _flows(request: web.Request) -> web.Response:
     return _json({"host": name, "role": switch.role_name, "flows": rows})
 
 
+async def _verify(request: web.Request) -> web.Response:
+    """/v1/verify: what the switches hold beside what this controller, as their master, intends.
+
+    A POST also puts right what differs.
+    """
+    controller = request.app[CONTROLLER]
+    repair = request.method == "POST"
+    checked = [switch for switch in controller.switches.values() if switch.ready() is not None]
+    found = await asyncio.gather(*(_differences(controller, switch) for switch in checked))
+    rows = [row for _, row in sorted(((row["host"], row) for part in found for row in part), key=lambda item: item[0])]
+    if repair:
+        for name in {row["host"] for row in rows}:
+            controller.compare(controller.model.hosts[name].datapath_id)
+    hosts = sorted(switch.host for switch in checked)
+    return _json({"hosts": hosts, "differences": rows, "repairing": repair and bool(rows)})
+
+
+async def _differences(controller: Controller, switch: Switch) -> list[dict[str, Any]]:
+    """What differs in two looks one after the other: a flow that comes or goes meanwhile is none."""
+    seen: list[dict[str, Any]] = []
+    for last in (False, True):
+        dump = await switch.session.dump()
+        program = switch.ready()
+        if program is None:
+            return []
+        found = verify.differences(controller.model, switch.host, dump, program)
+        seen = [row for row in found if row in seen] if last else found
+        if not seen:
+            break
+    return seen
+
+
 async def _receipt(request: web.Request) -> web.Response:
     """What a generation of the intent has changed; `wait` seconds for the switches to confirm it."""
     try:
@@ -117,6 +151,8 @@ def application(controller: Controller) -> web.Application:
     app.router.add_get("/v1/trace", _trace)
     app.router.add_get("/v1/explain", _explain)
     app.router.add_get("/v1/flows", _flows)
+    app.router.add_get("/v1/verify", _verify)
+    app.router.add_post("/v1/verify", _verify)
     app.router.add_get("/v1/receipt", _receipt)
     return app
 

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="qnet",
         description="Ask the qnet controller of this host what it knows. Exit status: 0, 1 when a trace ends without "
-        "delivery or a flow is not intended, 2 when there is no answer.",
+        "delivery or a switch differs from what is intended, 2 when there is no answer.",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     which = flows.add_mutually_exclusive_group(required=True)
     which.add_argument("--pod", metavar="GROUP/POD", help="only the flows of this pod, on its host")
     which.add_argument("--host", metavar="HOST", help="all flows of this host")
+    verify = verb("verify", "Compare what the switches hold with what this controller, as their master, intends")
+    verify.add_argument("--repair", action="store_true", help="put right what differs")
     explain = verb("explain", "Name the object that a flow's cookie leads back to")
     explain.add_argument("cookie", help="as shown by ovs-ofctl, such as 0x7104a1b2c3d4e5f6")
     return top
@@ -67,15 +69,15 @@ def api_address(config: Path = CONFIG) -> str:
     return str(table.get("api", {}).get("listen", DEFAULT_API))
 
 
-def ask(api: str, path: str, **query: str) -> dict[str, Any]:
-    """A JSON answer of the API.
+def ask(api: str, path: str, post: bool = False, **query: str) -> dict[str, Any]:
+    """A JSON answer of the API; with `post` it may change something.
 
     Raises:
         Failed: there is no controller, or it cannot answer this; the text says why.
     """
     url = f"http://{api}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as reply:
+        with urllib.request.urlopen(url, data=b"" if post else None, timeout=TIMEOUT_SECONDS) as reply:
             answer: dict[str, Any] = json.load(reply)
             return answer
     except urllib.error.HTTPError as error:
@@ -167,6 +169,19 @@ def show_flows(answer: dict[str, Any]) -> tuple[str, int]:
     return columns(rows), EXIT_NO if foreign else EXIT_OK
 
 
+def show_verify(answer: dict[str, Any]) -> tuple[str, int]:
+    """A difference on a line, with a packet that meets it."""
+    checked = f"checked as master: {', '.join(answer['hosts']) or 'no switch'}"
+    if not answer["differences"]:
+        return f"{checked}; no difference", EXIT_OK
+    rows: list[Sequence[object]] = [("HOST", "WHAT", "PROBLEM", "TABLE", "OBJECT", "EXAMPLE PACKET")]
+    for row in answer["differences"]:
+        place = row["table"] if row["what"] == "flow" else row["number"]
+        rows.append((row["host"], row["what"], row["problem"], place, row.get("object"), row.get("packet")))
+    end = "; being put right" if answer["repairing"] else "; --repair puts them right"
+    return f"{columns(rows)}\n{checked}; {len(rows) - 1} differences{end}", EXIT_NO
+
+
 def show_explain(answer: dict[str, Any]) -> tuple[str, int]:
     """The object, then what is intended of it."""
     owner = answer["object"] or "an object that is not intended any more"
@@ -176,7 +191,8 @@ def show_explain(answer: dict[str, Any]) -> tuple[str, int]:
 
 
 _SHOW: dict[str, Callable[[dict[str, Any]], tuple[str, int]]] = {
-    "status": show_status, "trace": show_trace, "flows": show_flows, "explain": show_explain,
+    "status": show_status, "trace": show_trace, "flows": show_flows, "verify": show_verify,
+    "explain": show_explain,
 }  # fmt: skip
 
 
@@ -197,7 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser().parse_args(argv)
     try:
-        answer = ask(arguments.api or api_address(), f"/v1/{arguments.verb}", **query(arguments))
+        repair = getattr(arguments, "repair", False)
+        answer = ask(arguments.api or api_address(), f"/v1/{arguments.verb}", post=repair, **query(arguments))
     except Failed as error:
         print(f"qnet {arguments.verb}: {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -344,6 +344,12 @@ class Controller:
         for packet in switch.release(self._loop.time()):
             self.packet_in(switch.session, packet)
 
+    def compare(self, datapath_id: int) -> None:
+        """Compare a switch that we are master of with what it should hold, and put right what differs."""
+        switch = self.switches.get(datapath_id)
+        if switch is not None and switch.ready() is not None:
+            self._adopt(switch)
+
     def _adopt_later(self, switch: Switch) -> None:
         """Compare again with what the switch really holds, after a delay that grows while it does not help."""
         if switch.retry is None and self.switches.get(switch.datapath_id) is switch:

@@ -409,6 +409,20 @@ class Session(asyncio.Protocol):
         if not isinstance(error, SessionClosed):
             LOG.warning("%s does not report what others change in it: %s", self, error)
 
+    async def dump(self) -> Dump:
+        """Ask for meters, groups and flows.
+
+        Raises:
+            Refused: the switch does not say.
+            SessionClosed: the connection ended first.
+        """
+        future: asyncio.Future[Dump] = self._loop.create_future()
+        self.fetch_dump(
+            lambda found: None if future.done() else future.set_result(found),
+            lambda error: None if future.done() else future.set_exception(error),
+        )
+        return cast(Dump, await self._reply(future))
+
     async def fetch_traffic(self) -> list[tuple[InstalledFlow, Traffic]]:
         """Ask for the flows and what each has carried; a slave may ask too.
 

@@ -212,6 +212,11 @@ class SwitchProgram:
         return dict(self._groups)
 
     @property
+    def meters(self) -> frozenset[int]:
+        """The numbers of the meters that the switch holds, as far as it was told."""
+        return frozenset(self._meters)
+
+    @property
     def demands(self) -> frozenset[Demand]:
         """The demands alive."""
         return frozenset(owner for owner in self._programs if not isinstance(owner, Local | Frame))
