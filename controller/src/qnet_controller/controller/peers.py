@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ LOG = logging.getLogger(__name__)
 _MOST_BYTES_AT_ONCE = 64
 _BEATS_IN_PROBE = 5
 _MOST_BYTES_UNREAD = 1 << 16
+_TCP_INFO = struct.Struct("=24xI28xI")  # linux/tcp.h: segments not acknowledged, ms since the last acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,35 @@ class Timing:
 
 
 class _Seen:
-    """What is known of one peer. `ended`: its process is known to have ended, for its host says so."""
+    """What is known of one peer.
+
+    `ended`: its process is known to have ended, for its host says so. `line`: the connection that we beat on.
+    """
 
     def __init__(self) -> None:
+        self.line: socket.socket | None = None
         self.heard_at: float | None = None
         self.word = Word()
         self.was_ready = False
         self.ended = False
         self.connection: asyncio.StreamWriter | None = None
+
+    def quiet_for(self, now: float, awake_since: float) -> float:
+        """Seconds since it was last known to speak to us and to hear us; without a line, only the former counts."""
+        if self.heard_at is None:
+            return float("inf")
+        silent = now - max(self.heard_at, awake_since)
+        return max(silent, min(deaf_for(self.line), now - awake_since) if self.line else 0.0)
+
+
+def deaf_for(line: socket.socket) -> float:
+    """Seconds since the host at the other end has acknowledged anything, when it should have."""
+    try:
+        info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:
+        return 0.0
+    unacknowledged, milliseconds = _TCP_INFO.unpack(info)
+    return milliseconds / 1000 if unacknowledged else 0.0
 
 
 class Peers:
@@ -71,7 +95,7 @@ class Peers:
         self._changed = changed
         self._timing = timing or Timing.of(config.probe_seconds)
         self._loop = asyncio.get_running_loop()
-        self._started = self._reviewed_at = self._loop.time()
+        self._started = self._reviewed_at = self._awake_since = self._loop.time()
         self._seen = {peer.name: _Seen() for peer in config.controllers if peer.name != config.name}
         self._set = config.members(config.controller_set)
         self._hears: frozenset[str] = frozenset()  # whoever beats, ready or not
@@ -172,12 +196,14 @@ class Peers:
             if name != peer.name:
                 LOG.warning("%s:%d is %r, not controller %s: check addresses", peer.address, peer.port, name, peer.name)
                 return
-            self._seen[peer.name].ended = False
+            seen = self._seen[peer.name]
+            seen.ended, seen.line = False, writer.get_extra_info("socket")
             closed = self._loop.create_task(reader.read(1))
             try:
                 await self._speak(writer, closed)
             finally:
                 closed.cancel()
+                seen.line = None
         finally:
             writer.transport.abort()
 
@@ -256,9 +282,7 @@ class Peers:
         now = self._loop.time()
         if now - self._reviewed_at > self._timing.probe / 2:
             # It is we who were frozen: what the others have sent meanwhile waits to be read.
-            for seen in self._seen.values():
-                if seen.heard_at is not None:
-                    seen.heard_at = now
+            self._awake_since = now
         self._reviewed_at = now
         self._hears = frozenset(name for name, seen in self._seen.items() if self._is_heard(seen, now))
         self._set_deadline(now)
@@ -284,19 +308,16 @@ class Peers:
         return {name for name, seen in self._seen.items() if seen.ended and seen.connection is None}
 
     def _is_heard(self, seen: _Seen, now: float) -> bool:
-        if seen.heard_at is None or seen.connection is None:
-            return False
-        return now - seen.heard_at < self._timing.probe
+        return seen.connection is not None and seen.quiet_for(now, self._awake_since) < self._timing.probe
 
     def _set_deadline(self, now: float) -> None:
         """Look again at the very moment at which the next one would have been silent for too long."""
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None
-        heard = [at for name in self._hears if (at := self._seen[name].heard_at) is not None]
-        if heard:
-            delay = min(heard) + self._timing.probe - now
-            self._deadline = self._loop.call_later(max(delay, 0.0) + 0.001, self.review)
+        if self._hears:
+            quiet = max(seen.quiet_for(now, self._awake_since) for seen in self._heard())
+            self._deadline = self._loop.call_later(max(self._timing.probe - quiet, 0.0) + 0.001, self.review)
 
     def _report(self, standing: Standing) -> None:
         before, self._standing = self._standing, standing

@@ -55,6 +55,8 @@ class ActionModule(ActionBase):
             database=args["database"],
             underlay_payload=args["underlay_payload"],
             has_file=lambda file: any(os.path.isfile(os.path.join(base, file)) for base in _bases(task_vars)),
+            controller_sets=_sets(task_vars, "controllers"),
+            switch_sets=_sets(task_vars, "switches"),
         )
         fleet_wide = [name for name, about in schema["properties"].items() if about.get("x-scope") != "host"]
         inventory = {name: self._templar.template(task_vars[name]) for name in fleet_wide if name in task_vars}
@@ -83,6 +85,12 @@ def _bases(task_vars: Mapping[str, Any]) -> Iterator[str]:
     """The directories that workload files are looked for in: those of the inventory's sources."""
     for source in task_vars.get("ansible_inventory_sources") or ():
         yield source if os.path.isdir(source) else os.path.dirname(source)
+
+
+def _sets(task_vars: Mapping[str, Any], group: str) -> dict[str, str]:
+    """The set of controllers that each host of a group belongs to."""
+    hosts = task_vars.get("groups", {}).get(group, ())
+    return {host: str(task_vars["hostvars"][host].get("qnet_controller_set", "default")) for host in hosts}
 
 
 def _host_problems(schema: Mapping[str, Any], fleet_wide: set[str], task_vars: Mapping[str, Any]) -> Iterator[Problem]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,8 @@ class Fleet:
 
     `now`: the time with its offset. `switches`: names of the hosts that carry pods; None when not known.
     `database`: names of the hosts of the intent database. `underlay_payload`: bytes that the underlay carries inside
-    its tunnels, None when not known. `has_file`: whether a workload file exists on the control node.
+    its tunnels, None when not known. `has_file`: whether a workload file exists on the control node. `controller_sets`
+    and `switch_sets`: the set that each controller, and each host that carries pods, belongs to.
     """
 
     now: datetime
@@ -28,6 +29,8 @@ class Fleet:
     database: Collection[str] = ()
     underlay_payload: int | None = None
     has_file: Callable[[str], bool] = lambda _: True
+    controller_sets: Mapping[str, str] = field(default_factory=dict)
+    switch_sets: Mapping[str, str] = field(default_factory=dict)
 
 
 def rule_problems(inventory: dict[str, Any], fleet: Fleet) -> list[Problem]:
@@ -273,6 +276,14 @@ def _outside(path: Path, address: object, key: str, network: Item) -> Problem:
     return Problem(path, str(address), f"is outside of the {key} of network {network.name}", hint)
 
 
+def _sets_have_controllers(dummy: Index, fleet: Fleet) -> Iterator[Problem]:
+    known = sorted(set(fleet.controller_sets.values()))
+    for host, wanted in fleet.switch_sets.items():
+        if known and wanted not in known:
+            hint = suggest(wanted, known, "Give a host of the group controllers this qnet_controller_set")
+            yield Problem(("hostvars", host, "qnet_controller_set"), wanted, "is the set of no controller", hint)
+
+
 _RULES: tuple[Callable[[Index, Fleet], Iterator[Problem]], ...] = (
     _unique_names,
     _unique_vnis,
@@ -290,4 +301,5 @@ _RULES: tuple[Callable[[Index, Fleet], Iterator[Problem]], ...] = (
     _exports_last,
     _files_exist,
     _database_odd,
+    _sets_have_controllers,
 )

@@ -46,6 +46,14 @@ def test_even_number_of_database_members_is_refused() -> None:
     assert [(render_path(p.path), p.hint) for p in found] == [("groups.database", "Use 1 or 3 hosts.")]
 
 
+def test_a_host_in_a_set_without_controllers_is_refused() -> None:
+    sets = {"h1": "default", "h2": "east", "h3": "esat"}
+    fleet = Fleet(now=FLEET.now, controller_sets={"c1": "east", "c2": "default"}, switch_sets=sets)
+    (found,) = problems(inventory(), fleet)
+    assert (render_path(found.path), found.value) == ("hostvars.h3.qnet_controller_set", "esat")
+    assert "east" in found.hint
+
+
 def test_names_of_hosts_are_not_checked_while_the_switches_are_unknown() -> None:
     wrong = inventory()
     service(wrong)["hosts"] = ["elsewhere"]
