@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One round of a drill: traffic, a fault in the middle of it, and what the traffic has seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.fleet import Fleet, Pod, Script, eventually
+
+HERE = Path(__file__).parent
+INVENTORY = HERE / "inventory"
+SCRIPTS = ("traffic.py", "writer.py")
+CALLERS = (Pod("one/caller-1", "h1", ""), Pod("two/caller-1", "h1", ""))
+TARGET = Pod("one/target-1", "h2", "10.30.1.250")
+BEFORE, DURING, AFTER = 0.7, 2.2, 1.9  # seconds of traffic; together fewer than there are pairs
+STABLE_SECONDS = 90.0
+IDLE_SECONDS = 5.0  # the pairs of a round are forgotten by then: see controller_idle_timeout_seconds
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A fault on the `victim`, the controller that is master of the callers' switch."""
+
+    name: str
+    title: str
+    fault: Callable[[Fleet, str], AbstractContextManager[None]]
+    limit_ms: float
+    flow_limit: int = 0  # datagrams of the established flow that may be lost
+    writes: bool = False  # intent is written all the time
+    adds_probe: bool = False  # the limit comes on top of the probe interval
+
+
+@dataclass
+class Seen:
+    """What one round has shown."""
+
+    lost: int  # datagrams of the established flow
+    pairs_lost: int
+    gap_ms: float  # the longest wait of a new pair until it, or a later one, was answered
+    flow_gap_ms: float  # the same for the established flow
+    resets: list[str]
+    claims: int  # times a controller became master of a switch
+    faults: list[str] = field(default_factory=list)
+
+
+def longest_wait(rows: list[tuple[float, float | None]]) -> float:
+    """The longest time, in ms, that a sender had to wait until its datagram, or a later one, was answered."""
+    longest, came = 0.0, float("inf")
+    for at, seconds in reversed(rows):
+        if seconds is not None:
+            came = min(came, at + seconds)
+        # Of the last ones none may be answered: then it is as if the next one would have been.
+        longest = max(longest, (came if came < float("inf") else rows[-1][0]) - at)
+    return longest * 1000
+
+
+def install(fleet: Fleet) -> None:
+    """The drills' inventory, and their scripts, on the lab."""
+    fleet.play("site", INVENTORY)
+    for host in [*fleet.groups["switches"], *fleet.groups["controllers"]]:
+        for name in SCRIPTS:
+            fleet.put(host, HERE / name)
+    for host in fleet.groups["controllers"]:  # cut off with it; the role installs it on the switches only
+        fleet.run(host, "apt-get", "-qy", "install", "--no-install-recommends", "nftables")
+
+
+def masters(fleet: Fleet) -> dict[str, list[str]]:
+    """Switch -> the controllers that are its master and have adopted it."""
+    found: dict[str, list[str]] = {host: [] for host in fleet.groups["switches"]}
+    for controller in fleet.groups["controllers"]:
+        status = json.loads(fleet.api(controller, "/v1/status"))
+        if not status["settled"]:
+            raise AssertionError(f"{controller} has not settled")
+        for row in status["switches"]:
+            if not row["connected"]:
+                raise AssertionError(f"{controller} is not connected to {row['host']}")
+            if row["role"] == "master" and row["adopted"]:
+                found[row["host"]].append(controller)
+    return found
+
+
+def wait_until_stable(fleet: Fleet) -> dict[str, str]:
+    """Every controller knows every switch, and each switch has one master: the one it is to have."""
+
+    def stable() -> dict[str, str] | None:
+        try:
+            first = masters(fleet)
+        except AssertionError:
+            return None
+        rows = {host: names[0] for host, names in first.items() if len(names) == 1}
+        if len(rows) < len(first) or any(rows[host] != elected(fleet, host) for host in rows):
+            return None
+        return rows
+
+    eventually(stable, STABLE_SECONDS, "every switch has the master elected and all controllers are there")
+    return masters_of(fleet)
+
+
+def masters_of(fleet: Fleet) -> dict[str, str]:
+    """Switch -> its one master."""
+    return {host: names[0] for host, names in masters(fleet).items()}
+
+
+def elected(fleet: Fleet, host: str) -> str:
+    """Who is to be master of a switch when all live: asked of a controller, which knows the rank."""
+    status = json.loads(fleet.api(fleet.groups["controllers"][0], "/v1/status"))
+    return str(next(row["elected"] for row in status["switches"] if row["host"] == host))
+
+
+def claims_since(fleet: Fleet, since: float) -> int:
+    """How often any controller has become master of a switch."""
+    total = 0
+    for host in fleet.groups["controllers"]:
+        log = fleet.run(
+            host, "journalctl", "--unit=qnet-controller", f"--since=@{since:.3f}", "--output=cat", "--quiet"
+        )
+        total += sum(": master of " in line for line in log.splitlines())
+    return total
+
+
+@contextmanager
+def target(fleet: Fleet) -> Iterator[None]:
+    """The pod that answers."""
+    with fleet.script(TARGET.host, "traffic.py", "target", TARGET.namespace) as server:
+        server.wait_until_ready()
+        yield
+
+
+@contextmanager
+def caller(fleet: Fleet, seconds: float, connections: int) -> Iterator[Script]:
+    """The pods that call, running and warm."""
+    words = [TARGET.address, seconds, connections, *(pod.namespace for pod in CALLERS)]
+    with fleet.script(CALLERS[0].host, "traffic.py", "caller", *words) as script:
+        script.wait_until_ready()
+        yield script
+
+
+def run_round(fleet: Fleet, drill: Drill, connections: int) -> Seen:
+    """One round; the fleet is whole before it."""
+    where = wait_until_stable(fleet)
+    victim = where[CALLERS[0].host]
+    since = time.time()
+    with caller(fleet, BEFORE + DURING + AFTER, connections) as script:
+        time.sleep(BEFORE)
+        with drill.fault(fleet, victim):
+            time.sleep(DURING)
+        rows: dict[str, Any] = script.result()
+    # The established flow goes on after the new pairs; both are there from the beginning to the end.
+    return Seen(
+        lost=sum(seconds is None for _, seconds in rows["flow"]),
+        pairs_lost=sum(seconds is None for _, seconds in rows["new"]),
+        gap_ms=longest_wait(rows["new"]),
+        flow_gap_ms=longest_wait(rows["flow"]),
+        resets=rows["resets"],
+        claims=claims_since(fleet, since),
+    )
