@@ -114,6 +114,18 @@ def ensure_networks(lab: Lab) -> None:
             podman("network", "create", "--disable-dns", *extra, "--subnet", str(subnet), *labels(lab.name), name)
 
 
+def forbid_reflection(lab: Lab) -> None:
+    """Have the underlays send no frame back to where it came from, as no real network does.
+
+    Podman's bridges do so with some network back ends. A switch on a host then sees its own address arrive from outside,
+    and no longer finds the way back to itself: the host drops off the underlay as soon as it asks for a neighbour.
+    """
+    for name in list(lab.networks)[1:]:
+        bridge = podman("network", "inspect", "--format", "{{.NetworkInterface}}", name)
+        for setting in pathlib.Path("/sys/class/net", bridge, "brif").glob("*/hairpin_mode"):
+            setting.write_text("0\n", encoding="ascii")
+
+
 def start(lab: Lab, host: Host, state: str | None, public_key: str) -> None:
     """Bring one host to running, whatever `state` its container is in (None: it does not exist)."""
     container = lab.container(host.name)
@@ -243,6 +255,7 @@ def up(name: str) -> None:
     if lab.underlays > 1:
         start_router(lab, have.get(ROUTER, {}).get("state"))
     each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), public_key), lab.hosts)
+    forbid_reflection(lab)
     known = each(lambda host: prepare(lab, host, public_key), lab.hosts)
     (lab.directory / "known_hosts").write_text("".join(line or "" for line in known), encoding="utf-8")
     inventory = lab.directory / "hosts.yml"
