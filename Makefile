@@ -103,6 +103,12 @@ bench: packages venv ## Measure everything beside its peers (root, Debian 12, a 
 bench-%: packages venv
 	@PYTHONPATH=. bench/$(subst -,_,$*).py
 
+ROUNDS ?= 20
+
+.PHONY: drills
+drills: packages venv ## Break things on the lab, ROUNDS times each (20: about an hour and a half), into docs/operations/drills.md
+	tests/drills/run.py --rounds $(ROUNDS)
+
 # ------------------------------------------------------------------------------------------------------------ demo
 HOSTS := .lab/$(or $(QNET_LAB),qnet)/hosts.yml
 STEP := tools/step.py .cache/logs

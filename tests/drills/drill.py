@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.drills import faults
+from tests.drills.traffic import FLOW_SECONDS, PAIR_SECONDS
 from tests.e2e.fleet import Fleet, Pod, Script, eventually
 
+__all__ = ["FLOW_SECONDS", "PAIR_SECONDS"]
 HERE = Path(__file__).parent
 INVENTORY = HERE / "inventory"
 SCRIPTS = ("traffic.py", "writer.py")
 CALLERS = (Pod("one/caller-1", "h1", ""), Pod("two/caller-1", "h1", ""))
 TARGET = Pod("one/target-1", "h2", "10.30.1.250")
+PROBE_MS = 1000.0  # controller_probe_milliseconds
 BEFORE, DURING, AFTER = 0.7, 2.2, 1.9  # seconds of traffic; together fewer than there are pairs
 STABLE_SECONDS = 90.0
-IDLE_SECONDS = 5.0  # the pairs of a round are forgotten by then: see controller_idle_timeout_seconds
+WRITE_SECONDS = BEFORE + DURING + AFTER + 4.0
+PREFIX = "drill"
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,15 @@ class Drill:
     title: str
     fault: Callable[[Fleet, str], AbstractContextManager[None]]
     limit_ms: float
+    adds_probe: bool = False  # the limit comes on top of the probe time
     flow_limit: int = 0  # datagrams of the established flow that may be lost
-    writes: bool = False  # intent is written all the time
-    adds_probe: bool = False  # the limit comes on top of the probe interval
+    moves: int = 2  # a switch may get another master that often: away, and back
+    writer: Callable[[Fleet], str] | None = None  # the host on which intent is written all the time
+
+    @property
+    def limit(self) -> float:
+        """The longest that a new pair may wait, in ms."""
+        return self.limit_ms + (PROBE_MS if self.adds_probe else 0.0)
 
 
 @dataclass
@@ -45,8 +57,19 @@ class Seen:
     gap_ms: float  # the longest wait of a new pair until it, or a later one, was answered
     flow_gap_ms: float  # the same for the established flow
     resets: list[str]
-    claims: int  # times a controller became master of a switch
+    claims: int  # times a controller became master of the callers' switch
+    written: int = 0  # transactions that were acknowledged
+    write_gap_ms: float = 0.0  # the longest time without one
     faults: list[str] = field(default_factory=list)
+
+    def judge(self, drill: Drill) -> None:
+        """Add to `faults` what must not be, however slow the machine is."""
+        if self.lost > drill.flow_limit:
+            self.faults.append(f"{self.lost} datagrams of the established flow lost")
+        if self.resets:
+            self.faults.append(f"{len(self.resets)} connections broken: {self.resets[0]}")
+        if self.claims > drill.moves:
+            self.faults.append(f"{self.claims} changes of the master")
 
 
 def longest_wait(rows: list[tuple[float, float | None]]) -> float:
@@ -61,8 +84,7 @@ def longest_wait(rows: list[tuple[float, float | None]]) -> float:
 
 
 def install(fleet: Fleet) -> None:
-    """The drills' inventory, and their scripts, on the lab."""
-    fleet.play("site", INVENTORY)
+    """The drills' scripts, and what cuts a controller off, on the hosts of the lab."""
     for host in [*fleet.groups["switches"], *fleet.groups["controllers"]]:
         for name in SCRIPTS:
             fleet.put(host, HERE / name)
@@ -114,13 +136,13 @@ def elected(fleet: Fleet, host: str) -> str:
 
 
 def claims_since(fleet: Fleet, since: float) -> int:
-    """How often any controller has become master of a switch."""
+    """How often any controller has become master of the callers' switch."""
     total = 0
     for host in fleet.groups["controllers"]:
         log = fleet.run(
             host, "journalctl", "--unit=qnet-controller", f"--since=@{since:.3f}", "--output=cat", "--quiet"
         )
-        total += sum(": master of " in line for line in log.splitlines())
+        total += sum(f": master of {CALLERS[0].host} " in line for line in log.splitlines())
     return total
 
 
@@ -141,18 +163,49 @@ def caller(fleet: Fleet, seconds: float, connections: int) -> Iterator[Script]:
         yield script
 
 
+@contextmanager
+def writing(fleet: Fleet, drill: Drill, seen: list[dict[str, Any]]) -> Iterator[None]:
+    """Intent is written while the block runs, where the drill wants that; what became of it is added to `seen`."""
+    if drill.writer is None:
+        yield
+        return
+    with fleet.script(drill.writer(fleet), "writer.py", "write", WRITE_SECONDS, PREFIX) as script:
+        script.wait_until_ready()
+        yield
+        seen.append(script.result())
+
+
+def check_written(fleet: Fleet, seen: Seen, said: dict[str, Any]) -> None:
+    """Whatever was acknowledged is in every member of the database."""
+    wanted = set(said["acknowledged"])
+    seen.written = len(wanted)
+    seen.write_gap_ms = max((b - a for a, b in itertools.pairwise(said["times"])), default=0.0) * 1000
+    for host in fleet.groups["controllers"]:
+        eventually(lambda host=host: wanted <= there(fleet, host), 20, f"{host} has all that was acknowledged")
+    if not wanted:
+        seen.faults.append("nothing was acknowledged")
+    with fleet.script(faults.leader(fleet), "writer.py", "remove", PREFIX) as script:
+        script.result()
+
+
+def there(fleet: Fleet, host: str) -> set[str]:
+    """What the member of the database on a host has of it."""
+    with fleet.script(host, "writer.py", "count", PREFIX) as script:
+        return set(script.result())
+
+
 def run_round(fleet: Fleet, drill: Drill, connections: int) -> Seen:
     """One round; the fleet is whole before it."""
     where = wait_until_stable(fleet)
     victim = where[CALLERS[0].host]
     since = time.time()
-    with caller(fleet, BEFORE + DURING + AFTER, connections) as script:
+    written: list[dict[str, Any]] = []
+    with caller(fleet, BEFORE + DURING + AFTER, connections) as script, writing(fleet, drill, written):
         time.sleep(BEFORE)
         with drill.fault(fleet, victim):
             time.sleep(DURING)
         rows: dict[str, Any] = script.result()
-    # The established flow goes on after the new pairs; both are there from the beginning to the end.
-    return Seen(
+    seen = Seen(
         lost=sum(seconds is None for _, seconds in rows["flow"]),
         pairs_lost=sum(seconds is None for _, seconds in rows["new"]),
         gap_ms=longest_wait(rows["new"]),
@@ -160,3 +213,7 @@ def run_round(fleet: Fleet, drill: Drill, connections: int) -> Seen:
         resets=rows["resets"],
         claims=claims_since(fleet, since),
     )
+    for said in written:
+        check_written(fleet, seen, said)
+    seen.judge(drill)
+    return seen

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the drills on the lab: `make drills`, or `tests/drills/run.py [--rounds N] [--only NAME …]`.
 
-Prints every round, and writes docs/operations/drills.md when all drills have been run.
+Prints every round. When all drills have been run, writes docs/operations/drills.md. Fails when something was seen that
+must not be; the times are for the reader, for a busy machine makes them longer.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ sys.path.insert(0, str(ROOT))
 
 from tests.drills import drill as drills  # noqa: E402
 from tests.drills.catalogue import DRILLS  # noqa: E402
-from tests.drills.drill import Seen  # noqa: E402
+from tests.drills.drill import Drill, Seen  # noqa: E402
+from tests.drills.table import document  # noqa: E402
 from tests.e2e.fleet import Fleet  # noqa: E402
+
+PAGE = ROOT / "docs/operations/drills.md"
 
 
 def arguments() -> argparse.Namespace:
@@ -27,36 +31,42 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each drill (default: 20)")
     parser.add_argument("--connections", type=int, default=100, help="open connections (default: 100)")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help=f"of {', '.join(d.name for d in DRILLS)}")
-    parser.add_argument("--keep", action="store_true", help="the lab has the drills' inventory already")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[drill.name for drill in DRILLS])
+    parser.add_argument("--keep", action="store_true", help="the lab is up and has the drills' inventory already")
     return parser.parse_args()
 
 
 def shown(seen: Seen) -> str:
     """One round as a line."""
+    written = f", {seen.written} writes, longest without {seen.write_gap_ms:.0f} ms" if seen.written else ""
     return (
-        f"lost {seen.lost} of the flow (wait {seen.flow_gap_ms:.0f} ms), {seen.pairs_lost} new pairs, "
-        f"wait {seen.gap_ms:.0f} ms, {len(seen.resets)} resets, "
-        f"{seen.claims} claims{''.join('; ' + fault for fault in seen.faults)}"
+        f"flow lost {seen.lost}, waits {seen.flow_gap_ms:.0f} ms; new pairs lost {seen.pairs_lost}, wait "
+        f"{seen.gap_ms:.0f} ms; {len(seen.resets)} broken, {seen.claims} masters{written}"
+        f"{''.join('; MUST NOT BE: ' + fault for fault in seen.faults)}"
     )
 
 
 def main() -> int:
     """Entry point."""
     options = arguments()
-    name = os.environ.get("QNET_LAB", "qnet")
-    subprocess.run([ROOT / "lab" / "lab", "up"], check=True, stdin=subprocess.DEVNULL)
-    fleet = Fleet(name)
+    fleet = Fleet(os.environ.get("QNET_LAB", "qnet"))
     if not options.keep:
-        drills.install(fleet)
+        subprocess.run([ROOT / "lab" / "lab", "up"], check=True, stdin=subprocess.DEVNULL)
+        fleet.play("site", drills.INVENTORY)
+    drills.install(fleet)
+    load = os.getloadavg()[0]
+    results: dict[Drill, list[Seen]] = {}
     with drills.target(fleet):
         for drill in DRILLS:
             if options.only and drill.name not in options.only:
                 continue
+            rounds = results.setdefault(drill, [])
             for number in range(options.rounds):
-                seen = drills.run_round(fleet, drill, options.connections)
-                print(f"{drill.name} {number + 1}: {shown(seen)}", flush=True)
-    return 0
+                rounds.append(drills.run_round(fleet, drill, options.connections))
+                print(f"{drill.name} {number + 1}: {shown(rounds[-1])}", flush=True)
+    if not options.only:
+        PAGE.write_text(document(results, options.connections, load), encoding="utf-8")
+    return 1 if any(seen.faults for rounds in results.values() for seen in rounds) else 0
 
 
 if __name__ == "__main__":

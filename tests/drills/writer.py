@@ -110,6 +110,7 @@ def main(argv: list[str]) -> None:
         names = there(argv[1])
         gone = [{"op": "delete", "table": "Security_Group", "where": [["name", "==", name]]} for name in names]
         Connection().transact(*gone)
+        print(json.dumps(names))
 
 
 if __name__ == "__main__":
