@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import image
 import machine
@@ -117,12 +118,12 @@ def ensure_networks(lab: Lab) -> None:
 def forbid_reflection(lab: Lab) -> None:
     """Have the underlays send no frame back to where it came from, as no real network does.
 
-    Podman's bridges do so with some network back ends. A switch on a host then sees its own address arrive from outside,
+    Bridges of podman do so with some network back ends. A switch on a host then sees its own address come from outside,
     and no longer finds the way back to itself: the host drops off the underlay as soon as it asks for a neighbour.
     """
     for name in list(lab.networks)[1:]:
         bridge = podman("network", "inspect", "--format", "{{.NetworkInterface}}", name)
-        for setting in pathlib.Path("/sys/class/net", bridge, "brif").glob("*/hairpin_mode"):
+        for setting in Path("/sys/class/net", bridge, "brif").glob("*/hairpin_mode"):
             setting.write_text("0\n", encoding="ascii")
 
 
