@@ -65,8 +65,8 @@ class Round:
         for case, milliseconds in last_arrivals(streams, found, sent_at):
             self.figures[case] = max(self.figures[case], milliseconds)
         self.streams = sum(number < BYSTANDERS_FROM for number in found)
-        self.cut = len({text for part in receipt["hosts"] for text in part["connections"]})
-        self.confirmed = max(part["milliseconds"] for part in receipt["hosts"])
+        self.cut = receipt["connections_ended"]
+        self.confirmed = receipt["milliseconds"]
         self.quiet, self.beside = Noticed(start, before), Noticed(before, found)
         streams.close()
         fleet.add_export(ExportPlan("a/s", "b", direct=True))

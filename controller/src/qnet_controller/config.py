@@ -14,6 +14,7 @@ from .model.objects import DEFAULT_SET
 from .pipeline.demands import Settings
 
 DEFAULT_PEER_PORT = 6654
+DEFAULT_API_PORT = 6656  # the API for other controllers, over mutual TLS
 DEFAULT_PROBE_MILLISECONDS = 1000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -46,6 +47,7 @@ class Peer:
     address: str
     port: int = DEFAULT_PEER_PORT
     controller_set: str = DEFAULT_SET
+    api_port: int = DEFAULT_API_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
         if not isinstance(item, dict):
             read.fault(path, item, "must be a section", hint)
             continue
-        read.known(path, item, ("name", "address", "port", "set"))
+        read.known(path, item, ("name", "address", "port", "set", "api_port"))
         name = read.text(f"{path}.name", item.get("name", _MISSING), hint)
         if name and not _NAME.fullmatch(name):
             read.fault(f"{path}.name", name, "must be a DNS label", "lower-case letters, digits and hyphens")
@@ -231,7 +233,8 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
         address = read.text(f"{path}.address", item.get("address", _MISSING), hint)
         port = read.port(f"{path}.port", item.get("port", DEFAULT_PEER_PORT))
         controller_set = read.text(f"{path}.set", item.get("set", DEFAULT_SET), "the name of a set of controllers")
-        peers.append(Peer(name, address, port, controller_set))
+        api_port = read.port(f"{path}.api_port", item.get("api_port", DEFAULT_API_PORT))
+        peers.append(Peer(name, address, port, controller_set, api_port))
     return tuple(peers)
 
 

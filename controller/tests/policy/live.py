@@ -23,6 +23,7 @@ from simulator.packets import packed
 from .tenants import POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest
 
 AGENT = Path(__file__).with_name("agent.py")
+COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
@@ -250,6 +251,18 @@ class Fleet:
             f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9680{path}', timeout=5).read().decode())"
         )
         return run("ip", "netns", "exec", self.under, sys.executable, "-S", "-c", script)
+
+    def module(self, name: str, **arguments: object) -> dict[str, Any]:
+        """Run a module of the collection on the controller's host; it must not fail."""
+        settings = {"database": [f"unix:{self.database.socket}"], **arguments}
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.under, sys.executable, "-m", f"{MODULES}.{name}"],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": settings}), env=os.environ | {"PYTHONPATH": str(COLLECTIONS)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert not done.returncode, f"{name}: {done.stdout} {done.stderr}"
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
 
     def asked(self) -> int:
         """Packets that the controller has decided on."""

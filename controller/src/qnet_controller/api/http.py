@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from typing import Any
 
 from aiohttp import web
@@ -19,9 +20,11 @@ from ..controller.controller import Controller
 from ..controller.switch import Switch
 from ..controller.trace import Unknown
 from ..openflow.events import Refused, SessionClosed
+from . import receipt
+from .others import Others, controllers_only
 
-LONGEST_WAIT_SECONDS = 600.0
 CONTROLLER = web.AppKey("controller", Controller)
+OTHERS = web.AppKey("others", Others)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
@@ -130,20 +133,25 @@ async def _differences(controller: Controller, switch: Switch) -> list[dict[str,
 
 
 async def _receipt(request: web.Request) -> web.Response:
-    """What a generation of the intent has changed; `wait` seconds for the switches to confirm it."""
+    """/v1/receipt?generation=N&wait=SECONDS: what the change of that number has done, when all switches confirm it."""
     try:
-        generation = int(request.query["generation"])
-        seconds = min(float(request.query.get("wait", "0")), LONGEST_WAIT_SECONDS)
+        generation, seconds = int(request.query["generation"]), float(request.query.get("wait", "0"))
     except (KeyError, ValueError):
-        raise web.HTTPBadRequest(text="generation: a number is needed; wait: seconds\n") from None
-    receipt = await request.app[CONTROLLER].receipts.wait(generation, seconds)
-    return _json(receipt)
+        return _json({"error": "generation: a number is needed; wait: seconds, 0 when left out"}, 400)
+    return _json(await receipt.whole(request.app[CONTROLLER], request.app[OTHERS], generation, seconds))
+
+
+async def _own_receipt(request: web.Request) -> web.Response:
+    """Asked by other controllers: our part of a receipt."""
+    asked = await request.json()
+    return _json(await receipt.own(request.app[CONTROLLER], asked["generation"], asked["seconds"]))
 
 
 def application(controller: Controller) -> web.Application:
     """The routes."""
-    app = web.Application(middlewares=[_say_what_is_wrong])
+    app = web.Application(middlewares=[controllers_only(controller.config), _say_what_is_wrong])
     app[CONTROLLER] = controller
+    app[OTHERS] = Others(controller.config)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", _metrics)
@@ -154,16 +162,21 @@ def application(controller: Controller) -> web.Application:
     app.router.add_get("/v1/verify", _verify)
     app.router.add_post("/v1/verify", _verify)
     app.router.add_get("/v1/receipt", _receipt)
+    app.router.add_post("/v1/receipt/own", _own_receipt)
     return app
 
 
-async def serve(controller: Controller, listen: Endpoint) -> web.AppRunner:
-    """Start to serve; the runner's `cleanup` ends it.
+async def serve(controller: Controller, listen: Endpoint, context: ssl.SSLContext | None = None) -> web.AppRunner:
+    """Start to serve; the runner's `cleanup` ends it. With a TLS context and other controllers, for those as well.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: an address cannot be listened on.
     """
     runner = web.AppRunner(application(controller), access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, listen.host, listen.port).start()
+    config = controller.config
+    if context is not None and len(config.controllers) > 1:
+        own = next(peer for peer in config.controllers if peer.name == config.name)
+        await web.TCPSite(runner, config.openflow_listen.host, own.api_port, ssl_context=context).start()
     return runner

@@ -61,7 +61,7 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
     where, at = "", config.api_listen
     try:
         where, at = "api.listen", config.api_listen
-        api = await serve(controller, at)
+        api = await serve(controller, at, context)
         where, at = "openflow.listen", config.openflow_listen
         server = await listen(at.host, at.port, context, controller)
         own = next(peer for peer in config.controllers if peer.name == config.name)

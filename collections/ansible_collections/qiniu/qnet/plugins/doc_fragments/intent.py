@@ -44,7 +44,25 @@ author:
 """
 
     CHANGES = r"""
-options: {}
+options:
+  wait:
+    description:
+      - Wait until every switch has confirmed that it holds what the database says, and return the RV(receipt) of the
+        change.
+      - The module fails when a host does not confirm in time. The change is in the database then, and takes effect on
+        that host as soon as it is connected to a controller.
+    type: bool
+    default: false
+  wait_seconds:
+    description: How long to wait with O(wait=true).
+    type: int
+    default: 30
+  controller_api:
+    description:
+      - Where a controller answers, as an URL. Any controller will do, it asks the others.
+      - The default is the controller on the same host. Its API listens on the loopback only.
+    type: str
+    default: http://127.0.0.1:9680
 attributes:
   check_mode:
     support: full

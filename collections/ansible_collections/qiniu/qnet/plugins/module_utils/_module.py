@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import copy
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan, _receipt
 
 _PROBLEMS_SHOWN = 50
 
@@ -20,6 +21,14 @@ DATABASE_OPTIONS: dict[str, t.Any] = {
     "certificate": {"type": "path"},
     "ca_certificate": {"type": "path"},
     "timeout_seconds": {"type": "int", "default": 30},
+}
+
+# Options of modules that change the intent.
+CHANGE_OPTIONS: dict[str, t.Any] = {
+    **DATABASE_OPTIONS,
+    "wait": {"type": "bool", "default": False},
+    "wait_seconds": {"type": "int", "default": 30},
+    "controller_api": {"type": "str", "default": _receipt.DEFAULT_API},
 }
 
 # Options that describe one object of a kind. Names are required of list elements (see element_options).
@@ -112,10 +121,12 @@ def connection_of(module: AnsibleModule) -> _ovsdb.Connection:
 def converge(module: AnsibleModule, planner: _ovsdb.Planner) -> tuple[_ovsdb.Outcome, dict[str, t.Any]]:
     """Run a planner against the database of a module's options.
 
-    Returns the outcome and the results that every module returns: changed, diff, plan, generation. Ends the module
-    with a message when the wish is refused or the database cannot be reached.
+    Returns the outcome and the results that every module returns: changed, diff, plan, generation, and the receipt
+    that was waited for. Ends the module with a message when the wish is refused, the database cannot be reached, or
+    the switches do not confirm the change.
     """
     connection = connection_of(module)
+    began = time.monotonic()
     try:
         outcome = _ovsdb.converge(connection, planner, module.check_mode)
     except _model.IntentRefused as refused:
@@ -123,12 +134,25 @@ def converge(module: AnsibleModule, planner: _ovsdb.Planner) -> tuple[_ovsdb.Out
     except _ovsdb.DatabaseError as error:
         fail(module, [str(error)])
     plan = outcome.plan
-    return outcome, {
+    result = {
         "changed": plan.changed,
         "diff": plan.diff(),
         "plan": plan.steps(),
         "generation": outcome.generation,
     }
+    if module.params["wait"] and not module.check_mode:
+        _wait(module, result, began)
+    return outcome, result
+
+
+def _wait(module: AnsibleModule, result: dict[str, t.Any], began: float) -> None:
+    """Wait until every switch has confirmed what is in the database; a change gets its receipt."""
+    params = module.params
+    try:
+        receipt = _receipt.wait(params["controller_api"], result["generation"], params["wait_seconds"], began)
+    except _receipt.Unconfirmed as error:
+        module.fail_json(msg=str(error), **{**result, "receipt": error.receipt})
+    result["receipt"] = receipt if result["changed"] else None
 
 
 def read(module: AnsibleModule) -> tuple[_model.State, int]:
@@ -155,7 +179,7 @@ def run_object_module(kind: str) -> None:
     keys = [field for field in _model.KINDS[kind].key_fields if "default" not in OBJECT_OPTIONS[kind][field]]
     module = AnsibleModule(
         argument_spec={
-            **DATABASE_OPTIONS,
+            **CHANGE_OPTIONS,
             **OBJECT_OPTIONS[kind],
             many: {"type": "list", "elements": "dict", "options": element_options(kind)},
             "purge": {"type": "bool", "default": False},

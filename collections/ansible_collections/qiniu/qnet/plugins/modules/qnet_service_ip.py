@@ -176,6 +176,34 @@ generation:
   returned: success
   type: int
   sample: 42
+receipt:
+  description:
+    - What the change has done, as the switches have confirmed it. Null when nothing was changed.
+    - RV(receipt.connections_ended) counts every connection once. A host counts those that had an end there, so a
+      connection between two hosts is counted on both. Null means that a host could not say which connections it had.
+  returned: with O(wait=true), not in check mode
+  type: dict
+  sample:
+    confirmed: true
+    connections_ended: 2
+    ended:
+      - tcp entry/web-1 10.10.0.4:40000 -> alice/resize-1 10.10.0.2:80 in prod
+      - tcp entry/web-1 10.10.0.4:40002 -> alice/resize-1 10.10.0.2:80 in prod
+    flows_added: 0
+    flows_removed: 6
+    generation: 42
+    groups_changed: 0
+    hosts:
+      - connections: 2
+        flows_added: 0
+        flows_removed: 6
+        groups_changed: 0
+        host: h1
+        milliseconds: 3.1
+        problem: null
+    milliseconds: 3.1
+    pending: []
+    total_milliseconds: 12.5
 """
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _module

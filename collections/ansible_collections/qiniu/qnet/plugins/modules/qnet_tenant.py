@@ -254,6 +254,34 @@ generation:
   returned: success
   type: int
   sample: 42
+receipt:
+  description:
+    - What the change has done, as the switches have confirmed it. Null when nothing was changed.
+    - RV(receipt.connections_ended) counts every connection once. A host counts those that had an end there, so a
+      connection between two hosts is counted on both. Null means that a host could not say which connections it had.
+  returned: with O(wait=true), not in check mode
+  type: dict
+  sample:
+    confirmed: true
+    connections_ended: 2
+    ended:
+      - tcp entry/web-1 10.10.0.4:40000 -> alice/resize-1 10.10.0.2:80 in prod
+      - tcp entry/web-1 10.10.0.4:40002 -> alice/resize-1 10.10.0.2:80 in prod
+    flows_added: 0
+    flows_removed: 6
+    generation: 42
+    groups_changed: 0
+    hosts:
+      - connections: 2
+        flows_added: 0
+        flows_removed: 6
+        groups_changed: 0
+        host: h1
+        milliseconds: 3.1
+        problem: null
+    milliseconds: 3.1
+    pending: []
+    total_milliseconds: 12.5
 """
 
 import typing as t
@@ -284,7 +312,7 @@ def main() -> None:
     tenant = {"name": {"type": "str", "required": True}, "security_groups": _list_of(group)}
     module = AnsibleModule(
         argument_spec={
-            **_module.DATABASE_OPTIONS,
+            **_module.CHANGE_OPTIONS,
             "networks": _list_of(_module.element_options("network")),
             "tenants": _list_of(tenant),
             "exports": _list_of(_module.element_options("export")),
