@@ -34,6 +34,8 @@ def groups(weights: Iterable[int], down: Iterable[int] = (), affinity: str = "no
         model.apply([o.Pod(f"s-{number:04d}", "g/s", "n", b"\2\0" + packed, f"p{number}", (packed,), weight)])
         model.port_seen(1, number + 10, f"p{number}", live=number not in down)
     pair = Pair(Origin.POD, 1, 1, SERVICE_IP.to_bytes(4, "big"))
-    program = Compiler(model, 1, Settings()).program(pair, 0.0)
+    compiler = Compiler(model, 1, Settings())
+    program = compiler.program(pair, 0.0)
     assert program is not None
-    return list(program.groups.values())
+    (part,) = program.needs
+    return list(compiler.part(part).groups.values())

@@ -23,6 +23,8 @@ class Origin(IntEnum):
     POD = 0
     TUNNEL = 1
 
+    __hash__ = int.__hash__  # in C, unlike that of an enumeration; questions are hashed on the hot path
+
 
 class Kind(IntEnum):
     """How packets of a pair are treated. The values are carried in a register and appear in traces.

@@ -8,9 +8,10 @@ order answers alike; tests compare it with one built from scratch.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Container, Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Container, Hashable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from .objects import (
     Address,
@@ -38,6 +39,7 @@ Touch = tuple[str, object]
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
 HOSTS: Touch = ("hosts", "")
+_REMEMBERED = 1 << 18
 
 
 class Backends(NamedTuple):
@@ -72,6 +74,30 @@ class Model:
         self._sightings: dict[str, dict[int, Location]] = defaultdict(dict)
         self._ports_of: dict[int, dict[int, str]] = defaultdict(dict)
         self._absent: set[int] = set()
+        self._memo: dict[Hashable, Any] = {}
+        self._holds_from, self._holds_until = math.inf, -math.inf
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def recall(self, key: Hashable, compute: Callable[[], _V], now: float | None = None) -> _V:
+        """What `compute` has returned for `key`, as long as nothing changes and, with `now`, as long as no export ends.
+
+        What is computed may depend on the model, on which exports have expired at `now`, and on nothing else.
+        """
+        if now is not None and not self._holds_from <= now < self._holds_until:
+            self._memo.clear()
+            self._holds_from, self._holds_until = now, self.next_expiry(now) or math.inf
+        known: _V | None = self._memo.get(key)
+        if known is None:
+            if len(self._memo) >= _REMEMBERED:
+                self._memo.clear()
+            known = self._memo[key] = compute()
+        return known
+
+    def _changed(self) -> None:
+        """Whatever changes the model begins with this."""
+        self._holds_until = -math.inf
+        self._memo.clear()
 
     # -- intent ------------------------------------------------------------------------------------------------
 
@@ -90,6 +116,7 @@ class Model:
         old = table.get(key)
         if old == new:
             return set()
+        self._changed()
         touched: set[Touch] = set()
         if old is not None:
             touched |= self._touches(old)
@@ -243,6 +270,7 @@ class Model:
             touched = self.port_gone(datapath_id, number)
         if before is not None and before.port != number:
             self._ports_of[datapath_id].pop(before.port, None)
+        self._changed()
         # A dict keeps the place of a key that is written again: only a new port takes the pod over.
         self._sightings[name][datapath_id] = location
         self._ports_of[datapath_id][number] = name
@@ -253,6 +281,7 @@ class Model:
         name = self._ports_of[datapath_id].pop(number, None)
         if name is None:
             return NOTHING
+        self._changed()
         self._sightings[name].pop(datapath_id, None)
         if not self._sightings[name]:
             del self._sightings[name]
@@ -271,6 +300,7 @@ class Model:
             touched |= self.port_seen(datapath_id, number, name, live, number in passing)
         if datapath_id in self._absent:
             self._absent.discard(datapath_id)
+            self._changed()
             touched |= self._ports_touches(datapath_id)
         return frozenset(touched)
 
@@ -282,6 +312,7 @@ class Model:
         if datapath_id in self._absent:
             return NOTHING
         self._absent.add(datapath_id)
+        self._changed()
         return self._ports_touches(datapath_id)
 
     def _port_touches(self, datapath_id: int, name: str) -> Touches:

@@ -85,6 +85,11 @@ _WIDE = {**_XREG, **_XXREG}
 _FOREIGN = re.compile(r"oxm_([0-9a-f]{8})(?:_([0-9a-f]{8}))?_(\d+)")
 _HEADER = Struct("!I")
 _MATCH = Struct("!HH")
+# name: (bytes, mask that covers all, header of an exact term, header of a masked one)
+_PACKED = {
+    name: (size, (1 << size * 8) - 1, _HEADER.pack(base | size), _HEADER.pack(base | 0x100 | size * 2))
+    for name, (base, size) in HEADERS.items()
+}
 
 
 def header(name: str, *, masked: bool = False) -> int:
@@ -95,12 +100,13 @@ def header(name: str, *, masked: bool = False) -> int:
 
 def encode_term(name: str, value: int, mask: int) -> bytes:
     """One OXM field. A mask that covers the whole field is left out, as Open vSwitch does."""
-    if name not in HEADERS:
+    known = _PACKED.get(name)
+    if known is None:
         return _encode_foreign(name, value, mask)
-    base, size = HEADERS[name]
-    if mask == (1 << size * 8) - 1:
-        return _HEADER.pack(base | size) + value.to_bytes(size, "big")
-    return _HEADER.pack(base | 0x100 | size * 2) + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
+    size, full, exact, masked = known
+    if mask == full:
+        return exact + value.to_bytes(size, "big")
+    return masked + value.to_bytes(size, "big") + mask.to_bytes(size, "big")
 
 
 def _encode_foreign(name: str, value: int, mask: int) -> bytes:

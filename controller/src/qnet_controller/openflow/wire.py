@@ -8,7 +8,8 @@ begin with NX, of Open vSwitch (ovs-actions(7), nicira-ext.h).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from struct import Struct
 
 from ..pipeline.fields import CT_MARK, IN_PORT, Bits, Field, whole
@@ -23,6 +24,7 @@ from ..pipeline.messages import (
     DeleteFlow,
     DeleteGroup,
     DeleteMeter,
+    Flow,
     FlushConnection,
     FlushZone,
     Goto,
@@ -194,6 +196,7 @@ _ENCODERS: dict[type, Callable[..., bytes]] = {
 }
 
 
+@lru_cache(1 << 16)
 def encode_action(action: Action) -> bytes:
     """One action of a list; `Goto` is an instruction and has no place in one."""
     return _ENCODERS[type(action)](action)
@@ -201,7 +204,7 @@ def encode_action(action: Action) -> bytes:
 
 def encode_actions(actions: Actions) -> bytes:
     """An action list."""
-    return b"".join(_ENCODERS[type(action)](action) for action in actions)
+    return b"".join(map(encode_action, actions))
 
 
 def encode_instructions(actions: Actions) -> bytes:
@@ -219,14 +222,24 @@ def encode_instructions(actions: Actions) -> bytes:
 # -- commands --------------------------------------------------------------------------------------------------
 
 
-def _add_flow(command: AddFlow) -> Iterator[tuple[int, bytes]]:
-    flow = command.flow
+def _add_flow(command: AddFlow) -> tuple[tuple[int, bytes]]:
+    return ((FLOW_MOD, encode_flow(command.flow)),)
+
+
+def encode_flow(flow: Flow) -> bytes:
+    """The flow-mod that adds a flow, without header; encoded once."""
+    if not flow.encoded:
+        flow.encoded.append(_encode_flow(flow))
+    return flow.encoded[0]
+
+
+def _encode_flow(flow: Flow) -> bytes:
     flags = SEND_FLOW_REMOVED if flow.notify else 0
     head = _FLOW_MOD.pack(
         flow.cookie, 0, flow.table, FLOW_ADD, flow.idle_timeout, flow.hard_timeout, flow.priority,
         NO_BUFFER, ANY, ANY, flags, 0,
     )  # fmt: skip
-    yield FLOW_MOD, head + oxm.encode_match(flow.match) + encode_instructions(flow.actions)
+    return head + oxm.encode_match(flow.match) + encode_instructions(flow.actions)
 
 
 def _delete_flow(command: DeleteFlow) -> Iterator[tuple[int, bytes]]:
@@ -313,7 +326,7 @@ def _set_passing(command: SetPassing) -> Iterator[tuple[int, bytes]]:
     yield PORT_MOD, _PORT_MOD.pack(command.port, command.hardware, config, PORT_NO_PACKET_IN)
 
 
-_COMMANDS: dict[type, Callable[..., Iterator[tuple[int, bytes]]]] = {
+_COMMANDS: dict[type, Callable[..., Iterable[tuple[int, bytes]]]] = {
     AddFlow: _add_flow,
     DeleteFlow: _delete_flow,
     PutGroup: _put_group,

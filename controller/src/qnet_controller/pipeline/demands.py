@@ -8,14 +8,14 @@ other flow of a demand is there because a living demand needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..decide.decide import Grant, Kind, Origin, Question, Verdict, addresses, backends, decide
-from ..model.model import HOSTS, Model, Touch
+from ..model.model import HOSTS, Model
 from ..model.objects import Address, Host, Location, Network, Pod, PortRule, ServiceIP
 from .balance import Share, spread
-from .family import family, number
+from .family import Family, family, number
 from .fields import (
     CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
@@ -48,13 +48,12 @@ from .fields import (
     Field,
     whole,
 )
-from .frame import TUNNEL_PORT_NAME, state
+from .frame import TUNNEL_PORT_NAME, network_flows, state
 from .messages import (
     Bucket,
     Ct,
     Feature,
     Flow,
-    FlowKey,
     Goto,
     Group,
     Nat,
@@ -67,6 +66,8 @@ from .messages import (
     object_hash,
 )
 from .tables import Table
+from .wanted import Part as Part
+from .wanted import Program as Program
 
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 _GROUP_IDS = 0x7FFFFFFF
@@ -113,26 +114,6 @@ class Settings:
     tunnel_burst: int = 3000
 
 
-@dataclass(slots=True)
-class Program:
-    """The flows and groups that one owner wants on a switch, and what of the model they were derived from."""
-
-    flows: dict[FlowKey, Flow] = field(default_factory=dict)
-    groups: dict[int, Group] = field(default_factory=dict)
-    root: FlowKey | None = None
-    depends: set[Touch] = field(default_factory=set)
-
-    def add(self, *flows: Flow) -> None:
-        """Want these flows too."""
-        for item in flows:
-            self.flows[item.key] = item
-
-    def add_root(self, item: Flow) -> None:
-        """Want this flow; when it expires the demand has ended."""
-        self.add(item)
-        self.root = item.key
-
-
 @dataclass(frozen=True, slots=True)
 class Compiler:
     """Turns demands into programs for one switch."""
@@ -149,7 +130,7 @@ class Compiler:
         """The program for `demand`, or None when nothing of it makes sense any more."""
         match demand:
             case Pair():
-                return self._pair(demand, now)
+                return self.model.recall((self.settings, demand), lambda: self._pair(demand, now), now)
             case Source():
                 return self._source(demand)
             case Target():
@@ -162,7 +143,8 @@ class Compiler:
         network = self.model.network_by_vni.get(pair.vni)
         if network is None:
             return None
-        return decide(self.model, Question(pair.origin, network.name, pair.group, pair.address), now)
+        question = Question(pair.origin, network.name, pair.group, pair.address)
+        return self.model.recall(question, lambda: decide(self.model, question, now), now)
 
     def _pair(self, pair: Pair, now: float) -> Program | None:
         network = self.model.network_by_vni.get(pair.vni)
@@ -173,16 +155,42 @@ class Compiler:
         program.depends |= {("address", (network.name, pair.address)), ("network", network.name)}
         program.depends.add(("source", pair.group))
         program.add_root(self._plan_flow(pair, verdict))
-        program.add(*self._port_flows(pair, verdict), *_answer_flows(pair, verdict))
+        program.add(*self._port_flows(pair, verdict))
+        if verdict.answers:
+            program.needs.add(Part("answers", (pair.origin, pair.group, family(pair.address), verdict.answers)))
         owner = self.model.owner.get((network.name, pair.address))
         if owner is not None:
             program.depends.add(("exports", owner.service))
         if verdict.refused:
             return program
         if isinstance(owner, ServiceIP):
-            self._service(program, network, owner)
+            program.needs.add(Part("service", (network.name, pair.address)))
         elif isinstance(owner, Pod) and pair.origin is Origin.POD:
-            program.add(*self._presence(network, owner, pair.address))
+            program.needs.add(Part("presence", (network.name, pair.address)))
+        return program
+
+    def part(self, part: Part) -> Program:
+        """What a part consists of; it may be empty for a while, until those that need it have been compiled anew."""
+        if part.what == "answers":
+            program = Program()
+            program.add(*_answer_flows(*part.key))
+            return program
+        if part.what == "network":
+            return self._network(*part.key)
+        name, address = part.key
+        program = Program(depends={("address", (name, address)), ("network", name)})
+        network, owner = self.model.networks.get(name), self.model.owner.get((name, address))
+        if network is not None and part.what == "service" and isinstance(owner, ServiceIP):
+            self._service(program, network, owner)
+        elif network is not None and part.what == "presence" and isinstance(owner, Pod):
+            program.add(*self._presence(network, owner, address))
+        return program
+
+    def _network(self, name: str) -> Program:
+        program = Program(depends={("network", name)})
+        network = self.model.networks.get(name)
+        if network is not None:
+            program.add(*network_flows(network))
         return program
 
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
@@ -212,7 +220,20 @@ class Compiler:
     # -- Service IPs -------------------------------------------------------------------------------------------
 
     def _service(self, program: Program, network: Network, target: ServiceIP) -> None:
+        everywhere = self.model.recall((network.name, target.address), lambda: self._balanced(network, target))
+        program.flows.update(everywhere.flows)
+        program.groups.update(everywhere.groups)
+        program.needs |= everywhere.needs
         program.depends.add(("backends", target.service))
+        for key in sorted(self.model.pods_of.get(target.service, ())):
+            pod = self.model.pods[key]
+            location = self.model.location(pod)
+            if pod.network == network.name and location is not None and location.datapath_id == self.datapath_id:
+                program.add(*_hairpin(pod, location, network, target))
+
+    def _balanced(self, network: Network, target: ServiceIP) -> Program:
+        """What balances connections to a Service IP, the same on every switch."""
+        program = Program()
         owner = f"service_ip {target.key}"
         groups = self._select_groups(target, owner)
         group = groups[-1]
@@ -224,13 +245,10 @@ class Compiler:
         # Not only pods in rotation: connections that were balanced earlier go on.
         for key in sorted(self.model.pods_of.get(target.service, ())):
             pod = self.model.pods[key]
-            if pod.network != network.name:
-                continue
-            location = self.model.location(pod)
-            if location is not None and location.datapath_id == self.datapath_id:
-                program.add(*_hairpin(pod, location, network, target))
-            for backend in addresses(pod, target.address):
-                program.add(*_backend(network, target, backend), *self._presence(network, pod, backend))
+            for backend in addresses(pod, target.address) if pod.network == network.name else ():
+                program.add(*_backend(network, target, backend))
+                program.needs.add(Part("presence", (network.name, backend)))
+        return program
 
     def _select_groups(self, target: ServiceIP, owner: str) -> list[Group]:
         """The group that balances; before it those of its parts, when it is a large one."""
@@ -251,16 +269,22 @@ class Compiler:
 
     # -- where pods are ----------------------------------------------------------------------------------------
 
-    def _presence(self, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
+    def _presence(self, network: Network, pod: Pod, address: Address) -> tuple[Flow, ...]:
         """The way to a pod on another host, and the way back from it."""
         location = self.model.location(pod)
         port = self.tunnel_port()
         if location is None or location.datapath_id == self.datapath_id or port is None:
-            return
+            return ()
         host = self.model.host_by_datapath.get(location.datapath_id)
         vtep = self._vtep(host) if host else None
         if host is None or vtep is None:
-            return
+            return ()
+        way = (self.settings, port, vtep, network.name, address)
+        return self.model.recall(way, lambda: tuple(self._ways(port, host, vtep, network, pod, address)))
+
+    def _ways(
+        self, port: int, host: Host, vtep: Address, network: Network, pod: Pod, address: Address
+    ) -> Iterator[Flow]:
         ip, outer = family(address), family(vtep)
         yield flow(
             Table.LOCATION,
@@ -397,17 +421,16 @@ def grant_number(grant: Grant) -> int:
     return object_hash(f"grant {grant.name}") or 1
 
 
-def _answer_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
+def _answer_flows(origin: Origin, group: int, ip: Family, grants: tuple[Grant, ...]) -> Iterator[Flow]:
     """Let answers pass whose connection was opened by a grant that stands; the same flows for all pairs of a group."""
-    ip = family(pair.address)
     tables: list[tuple[Table, Goto | OutputTo]] = [(Table.DELIVERY, OutputTo(TARGET_ZONE))]
-    if pair.origin is Origin.POD:
+    if origin is Origin.POD:
         tables.append((Table.STATE, Goto(Table.LOCATION)))
-    for grant in verdict.answers:
+    for grant in grants:
         # The port is that of the connection's first packet, before translation, in the direction of the opener.
         rules: list[PortRule | None] = [*sorted(grant.export.ports, key=_rule_order)]
         for rule in rules or [None]:
-            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, pair.group), (CT_MARK, grant_number(grant))]
+            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, group), (CT_MARK, grant_number(grant))]
             if rule is not None:
                 terms.append((CT_PROTO, ip.protocol(rule.protocol)))
             if rule is not None and rule.port is not None:

@@ -40,6 +40,9 @@ class Family:
     tunnel_target: Field
     icmp: int
 
+    def __hash__(self) -> int:
+        return self.eth_type
+
     @property
     def term(self) -> tuple[Field, int]:
         """The match term that a packet is of this family."""

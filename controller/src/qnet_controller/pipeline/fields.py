@@ -7,6 +7,7 @@ Wire numbers (OXM class and field) live in `qnet_controller.openflow.wire` alone
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -16,11 +17,14 @@ class Field:
 
     name: str
     bits: int
+    full: int = dataclasses.field(init=False, repr=False, compare=False)
+    """The mask that covers the whole field."""
 
-    @property
-    def full(self) -> int:
-        """The mask that covers the whole field."""
-        return (1 << self.bits) - 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "full", (1 << self.bits) - 1)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +35,14 @@ class Bits:
     field: Field
     offset: int
     width: int
+    mask: int = dataclasses.field(init=False, repr=False, compare=False)
+    """The bits of this part within its field."""
 
-    @property
-    def mask(self) -> int:
-        """The bits of this part within its field."""
-        return ((1 << self.width) - 1) << self.offset
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", ((1 << self.width) - 1) << self.offset)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 def whole(field: Field) -> Bits:
@@ -98,7 +105,7 @@ ALL: tuple[Field, ...] = (
     ICMPV6_TYPE, ICMPV6_CODE, ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE, CT_STATE, CT_ZONE, CT_IPV4_DST,
     CT_IPV6_DST, CT_PROTO, CT_TP_DST, CT_MARK, REG0, REG1, REG2, REG3, REG4, REG5,
 )  # fmt: skip
-BY_NAME: dict[str, Field] = {field.name: field for field in ALL}
+BY_NAME: dict[str, Field] = {one.name: one for one in ALL}
 
 # What the registers carry from `admission` to the last table.
 VNI = Bits("vni", REG0, 0, 24)

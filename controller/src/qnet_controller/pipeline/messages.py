@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from .fields import Bits, Field
@@ -28,20 +30,24 @@ def match(*terms: tuple[Field | Bits, int] | tuple[Field | Bits, int, int]) -> M
     Raises:
         ValueError: a value does not fit its field or mask, or two terms claim the same bits.
     """
-    merged: dict[str, tuple[int, int]] = {}
+    merged: dict[str, tuple[str, int, int]] = {}
     for term in terms:
         what, value = term[0], term[1]
         if isinstance(what, Bits):
-            name, mask, value = what.field.name, what.mask, value << what.offset
+            name, mask = what.field.name, what.mask
+            value <<= what.offset
         else:
             name, mask = what.name, term[2] if len(term) == 3 else what.full
         if value & ~mask:
             raise ValueError(f"{what.name}={value:#x} does not fit mask {mask:#x}")
-        old_value, old_mask = merged.get(name, (0, 0))
-        if old_mask & mask:
-            raise ValueError(f"{name} is matched twice")
-        merged[name] = (old_value | value, old_mask | mask)
-    return tuple((name, value, mask) for name, (value, mask) in sorted(merged.items()))
+        if name in merged:
+            _, old_value, old_mask = merged[name]
+            if old_mask & mask:
+                raise ValueError(f"{name} is matched twice")
+            merged[name] = (name, old_value | value, old_mask | mask)
+        else:
+            merged[name] = (name, int(value), mask)
+    return tuple(sorted(merged.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ class Feature(IntEnum):
 COOKIE_MAGIC = 0x71  # "q"
 
 
+@lru_cache(1 << 16)
 def object_hash(key: str) -> int:
     """The 32-bit hash by which a cookie names its object, e.g. `pod fop/image-1` or `export alice/resize->entry`."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
@@ -163,8 +170,21 @@ def cookie(feature: Feature, key: str, content: object) -> int:
 
     The digest lets adoption compare a flow read from a switch with the wanted one without comparing actions.
     """
-    digest = int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:2], "big")
+    digest = zlib.crc32(_canonical(content).encode()) & 0xFFFF
     return COOKIE_MAGIC << 56 | feature << 48 | digest << 32 | object_hash(key)
+
+
+@lru_cache(1 << 16)
+def _canonical(content: object) -> str:
+    """The same text for what is equal, in every process: an enumeration is its number."""
+    if isinstance(content, int):
+        return str(int(content))
+    if isinstance(content, tuple):
+        return f"({','.join(map(_canonical, content))})"
+    if is_dataclass(content):
+        parts = (_canonical(getattr(content, one.name)) for one in fields(content) if one.compare)
+        return f"{type(content).__name__}({','.join(parts)})"
+    return repr(content)
 
 
 FlowKey = tuple[Table, int, Match]
@@ -182,6 +202,8 @@ class Flow:
     idle_timeout: int = 0
     hard_timeout: int = 0
     notify: bool = False
+    encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Kept by `openflow.wire`: the same flow is sent to many switches."""
 
     @property
     def key(self) -> FlowKey:

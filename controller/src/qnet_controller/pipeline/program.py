@@ -16,10 +16,11 @@ from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
 from .checks import answer_flow, target_of
-from .demands import Compiler, Demand, Pair, Program, Settings, Target
+from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
-from .frame import TUNNEL_METER, frame, network_flows, pod_flows
+from .frame import TUNNEL_METER, frame, pod_flows
+from .holdings import Entry, Holdings
 from .messages import (
     Actions,
     AddFlow,
@@ -48,6 +49,7 @@ from .messages import (
 from .packet import Addresses, ip_addresses
 from .recover import recover
 from .tables import Table
+from .wanted import Part, Program
 
 
 class Local(NamedTuple):
@@ -61,8 +63,9 @@ class Frame(NamedTuple):
 
 
 _NO_COOKIE = 0  # no flow of ours has it
-Owner = Demand | Local | Frame
+Owner = Demand | Part | Local | Frame
 _FRAME = Frame()
+_OPENING = frozenset({Table.PLAN, Table.ADMISSION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,10 @@ class SwitchProgram:
         self._settings = settings
         self._compiler = Compiler(model, datapath_id, settings)
         self._programs: dict[Owner, Program] = {}
+        self._needed: dict[Part, int] = {}
         self._dependents: dict[Touch, set[Owner]] = defaultdict(set)
-        self._wanted_flows: dict[FlowKey, dict[Owner, Flow]] = {}
+        self._holdings: Holdings[Owner] = Holdings()
         self._wanted_groups: dict[int, dict[Owner, Group]] = {}
-        self._flows: dict[FlowKey, Flow] = {}
         self._groups: dict[int, Group] = {}
         self._meters: dict[int, Meter] = {}
         self._zones: dict[Local, int] = {}
@@ -99,7 +102,7 @@ class SwitchProgram:
 
         The demands found in its flows join those known already, so a switch that lost its tables gets them back.
         """
-        demands = {owner for owner in self._programs if not isinstance(owner, Local | Frame)}
+        demands: set[Demand] = set(self.demands)
         demands |= {demand for item in installed.flows if (demand := recover(item)) is not None}
         found = {item.key: item.cookie for item in installed.flows}
         self._forget_switch()
@@ -107,30 +110,31 @@ class SwitchProgram:
         owners[_FRAME] = self._frame()
         owners |= {Local(pod.key): self._local(Local(pod.key)) for pod, _ in self._model.local_pods(self._datapath_id)}
         for owner, program in owners.items():
-            self._replace(owner, program)
-        foreign = [DeleteFlow(key) for key in found if key not in self._wanted_flows]
-        for key in self._wanted_flows:
-            wanted = self._wanted_flow(key)
-            if wanted is not None and found.get(key) == wanted.cookie:
-                self._flows[key] = wanted
+            self._replace(owner, program, set(), set())
+        foreign = [DeleteFlow(key) for key in found if key not in self._holdings]
+        for entry in self._holdings:
+            wanted = entry.wanted
+            if wanted is not None and found.get(entry.key) == wanted.cookie:
+                entry.have = wanted
         # Groups carry no cookie: those wanted are written again, which connections already balanced do not notice.
         self._groups = {number: Group(number, ()) for number in installed.groups}
         stale_groups = [number for number in self._groups if number not in self._wanted_groups]
         stale_meters = installed.meters - self._wanted_meters().keys()
         self._meters = {number: meter for number, meter in self._wanted_meters().items() if number in installed.meters}
-        commands = self._difference(set(self._wanted_flows), set(self._wanted_groups) | set(stale_groups))
+        commands = self._difference(set(self._holdings), set(self._wanted_groups) | set(stale_groups))
         return (*(DeleteMeter(number) for number in sorted(stale_meters)), *foreign, *commands)
 
     def repair(self, found: Iterable[Tampered]) -> Commands:
         """Put right what someone else has changed, and nothing else."""
-        flows, groups = set[FlowKey](), set[int]()
+        flows, groups = set[Entry[Owner]](), set[int]()
         for item in found:
             if item.kind == "flow" and item.key is not None:
-                flows.add(item.key)
-                self._flows.pop(item.key, None)
+                entry = self._holdings.entry(item.key)
+                flows.add(entry)
+                entry.have = None
                 if not item.gone:
                     table, priority, matching = item.key
-                    self._flows[item.key] = Flow(table, priority, matching, (), _NO_COOKIE)
+                    entry.have = Flow(table, priority, matching, (), _NO_COOKIE)
             elif item.kind == "group":
                 numbers = set(self._groups) if item.number is None else {item.number}
                 groups |= numbers
@@ -160,6 +164,8 @@ class SwitchProgram:
                     changed[owner] = self._local(owner)
                 case Frame():
                     changed[owner] = self._frame()
+                case Part():
+                    changed[owner] = self._compiler.part(owner)
                 case _:
                     changed[owner] = self._compiler.program(owner, now)
         return self._update(changed)
@@ -179,32 +185,39 @@ class SwitchProgram:
 
     def flow_removed(self, removed: FlowRemoved, now: float) -> Commands:
         """A flow is gone: with a root its demand ends; a flow that living demands need comes back."""
-        flow = self._flows.get(removed.key)
-        if flow is None or flow.cookie != removed.cookie:
-            return ()
-        del self._flows[removed.key]
+        return self.flows_removed((removed,), now)
+
+    def flows_removed(self, found: Iterable[FlowRemoved], now: float) -> Commands:
+        """The same for flows that have ended together."""
         ended: dict[Owner, Program | None] = {}
-        if removed.reason in (RemovalReason.IDLE_TIMEOUT, RemovalReason.HARD_TIMEOUT):
-            for owner in self._wanted_flows.get(removed.key, ()):
-                if self._programs[owner].root == removed.key:
-                    ended[owner] = None
-        return self._update(ended, {removed.key})
+        gone: list[Entry[Owner]] = []
+        for removed in found:
+            entry = self._holdings.get(removed.key)
+            if entry is None or entry.have is None or entry.have.cookie != removed.cookie:
+                continue
+            entry.have = None
+            gone.append(entry)
+            if removed.reason in (RemovalReason.IDLE_TIMEOUT, RemovalReason.HARD_TIMEOUT):
+                for owner, _ in entry.holders:
+                    if self._programs[owner].root == removed.key:
+                        ended[owner] = None
+        return self._update(ended, gone)
 
     def status(self) -> dict[str, int]:
         """Counts: flows, groups, meters, demands, local pods."""
         local = sum(isinstance(owner, Local) for owner in self._programs)
         return {
-            "flows": len(self._flows),
+            "flows": len(self._holdings.installed()),
             "groups": len(self._groups),
             "meters": len(self._meters),
-            "demands": sum(not isinstance(owner, Local | Frame) for owner in self._programs),
+            "demands": len(self.demands),
             "local_pods": local,
         }
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
         """What the switch holds, as far as it was told."""
-        return dict(self._flows)
+        return self._holdings.installed()
 
     @property
     def groups(self) -> dict[int, Group]:
@@ -219,7 +232,7 @@ class SwitchProgram:
     @property
     def demands(self) -> frozenset[Demand]:
         """The demands alive."""
-        return frozenset(owner for owner in self._programs if not isinstance(owner, Local | Frame))
+        return frozenset(owner for owner in self._programs if not isinstance(owner, Local | Frame | Part))
 
     # -- first packets -----------------------------------------------------------------------------------------
 
@@ -284,14 +297,15 @@ class SwitchProgram:
         behind our back: an allowing root is said again.
         """
         changed: dict[Owner, Program | None] = {}
-        repeat: set[FlowKey] = set()
+        repeat: list[Entry[Owner]] = []
         for demand in demands:
             known = self._programs.get(demand)
             if known is None:
                 changed[demand] = self._compiler.program(demand, now)
             elif known.root is not None and not known.flows[known.root].hard_timeout:
-                self._flows.pop(known.root, None)
-                repeat.add(known.root)
+                entry = self._holdings.entry(known.root)
+                entry.have = None
+                repeat.append(entry)
         return self._update(changed, repeat)
 
     # -- wanted state ------------------------------------------------------------------------------------------
@@ -313,45 +327,45 @@ class SwitchProgram:
         host = self._model.host_by_datapath.get(self._datapath_id)
         moves_ports = host is not None and host.datapath_kind == "system"
         program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
-        program.add(*pod_flows(pod, group.number, network, location, moves_ports), *network_flows(network))
+        program.add(*pod_flows(pod, group.number, network, location, moves_ports))
+        program.needs.add(Part("network", (network.name,)))
         service, target = self._model.services.get(pod.service), target_of(pod, network)
         if service is not None and service.health is not None and target is not None:
             program.add(answer_flow(pod, location.port, target, service.health))
         return program
 
-    def _update(self, changed: dict[Owner, Program | None], keys: Iterable[FlowKey] = ()) -> Commands:
-        flows, groups = set(keys), set[int]()
+    def _update(self, changed: dict[Owner, Program | None], entries: Iterable[Entry[Owner]] = ()) -> Commands:
+        flows, groups = set(entries), set[int]()
         ended_zones: list[int] = []
         for owner, program in changed.items():
-            for version in (self._programs.get(owner), program):
-                if version is not None:
-                    flows |= version.flows.keys()
-                    groups |= version.groups.keys()
+            if isinstance(owner, Part) and owner not in self._needed:
+                continue  # of an owner that has been compiled anew and needs it no more
             zone = self._zones.get(owner) if isinstance(owner, Local) else None
-            self._replace(owner, program)
+            self._replace(owner, program, flows, groups)
             if isinstance(owner, Local) and zone is not None and self._zones.get(owner) != zone:
                 ended_zones += [zone, HAIRPIN_ZONE | zone]
         return (*self._difference(flows, groups), *(FlushZone(zone) for zone in ended_zones))
 
-    def _replace(self, owner: Owner, program: Program | None) -> None:
+    def _replace(self, owner: Owner, program: Program | None, flows: set[Entry[Owner]], groups: set[int]) -> None:
+        """Let an owner want `program` from now on; notes in `flows` and `groups` what may be wanted differently."""
         old = self._programs.pop(owner, None)
+        if old is not None and old is program:
+            self._programs[owner] = old
+            return
+        # What is needed before and after is not compiled in between.
+        if program is not None:
+            for part in program.needs:
+                self._need(part, flows, groups)
         if old is not None:
-            for key in old.flows:
-                _release(self._wanted_flows, key, owner)
-            for number in old.groups:
-                _release(self._wanted_groups, number, owner)
-            for touch in old.depends:
-                self._dependents[touch].discard(owner)
-                if not self._dependents[touch]:
-                    del self._dependents[touch]
+            self._retract(owner, old, flows, groups)
         if isinstance(owner, Local):
             self._zones_changed = True
             self._zones.pop(owner, None)
         if program is None:
             return
         self._programs[owner] = program
-        for key, flow in program.flows.items():
-            self._wanted_flows.setdefault(key, {})[owner] = flow
+        self._holdings.want(owner, program.flows, flows)
+        groups.update(program.groups)
         for number, group in program.groups.items():
             self._wanted_groups.setdefault(number, {})[owner] = group
         for touch in program.depends:
@@ -361,9 +375,26 @@ class SwitchProgram:
             if location is not None:
                 self._zones[owner] = location.port
 
-    def _wanted_flow(self, key: FlowKey) -> Flow | None:
-        holders = self._wanted_flows.get(key)
-        return holders[next(reversed(holders))] if holders else None
+    def _retract(self, owner: Owner, old: Program, flows: set[Entry[Owner]], groups: set[int]) -> None:
+        self._holdings.release(owner, old.flows, flows)
+        groups.update(old.groups)
+        for number in old.groups:
+            _release(self._wanted_groups, number, owner)
+        for touch in old.depends:
+            self._dependents[touch].discard(owner)
+            if not self._dependents[touch]:
+                del self._dependents[touch]
+        for part in old.needs:
+            self._needed[part] -= 1
+            if not self._needed[part]:
+                del self._needed[part]
+                self._replace(part, None, flows, groups)
+
+    def _need(self, part: Part, flows: set[Entry[Owner]], groups: set[int]) -> None:
+        count = self._needed.get(part, 0)
+        self._needed[part] = count + 1
+        if not count:
+            self._replace(part, self._compiler.part(part), flows, groups)
 
     def _wanted_meters(self) -> dict[int, Meter]:
         settings = self._settings
@@ -372,11 +403,12 @@ class SwitchProgram:
             meters[port] = Meter(port, settings.pod_rate, settings.pod_burst)
         return meters
 
-    def _difference(self, flows: set[FlowKey], groups: set[int]) -> Commands:
+    def _difference(self, flows: set[Entry[Owner]], groups: set[int]) -> Commands:
         """The commands that make these flows, groups and all meters as wanted; groups exist before flows use them."""
         before: list[Command] = []
         removals: list[Command] = []
         additions: list[Command] = []
+        opening: list[Command] = []
         after: list[Command] = []
         if self._zones_changed:
             wanted_meters = self._wanted_meters()
@@ -399,24 +431,26 @@ class SwitchProgram:
                 self._groups[number] = group
         puts.sort(key=_parts_first)
         before += puts
-        for key in flows:
-            wanted, have = self._wanted_flow(key), self._flows.get(key)
-            if wanted is None:
-                if self._flows.pop(key, None) is not None:
-                    removals.append(DeleteFlow(key))
-            elif have != wanted:
-                additions.append(AddFlow(wanted))
-                self._flows[key] = wanted
+        for entry in flows:
+            if not entry.holders:
+                self._holdings.drop(entry)
+                if entry.have is not None:
+                    removals.append(DeleteFlow(entry.key))
+                continue
+            wanted = entry.holders[-1][1]
+            have = entry.have
+            if have is not wanted and have != wanted:
+                (opening if wanted.table in _OPENING else additions).append(AddFlow(wanted))
+            entry.have = wanted
         # The plan comes last: a packet that it lets pass finds everything behind it in place.
-        additions.sort(key=_plan_last)
-        return (*before, *removals, *additions, *after)
+        return (*before, *removals, *additions, *opening, *after)
 
     def _forget_switch(self) -> None:
         self._programs.clear()
+        self._needed.clear()
         self._dependents.clear()
-        self._wanted_flows.clear()
+        self._holdings.clear()
         self._wanted_groups.clear()
-        self._flows.clear()
         self._groups.clear()
         self._zones.clear()
         self._zones_changed = True
@@ -428,10 +462,6 @@ def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[ty
         holders.pop(owner, None)
         if not holders:
             del index[key]
-
-
-def _plan_last(command: Command) -> bool:
-    return isinstance(command, AddFlow) and command.flow.table in (Table.PLAN, Table.ADMISSION)
 
 
 def _parts_first(command: PutGroup) -> bool:

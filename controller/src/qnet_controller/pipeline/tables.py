@@ -21,6 +21,9 @@ class Table(IntEnum):
     EGRESS = 9
     DELIVERY = 10
 
+    # Tables are in every key of every flow; the hash of an enumeration runs in Python, that of its value does not.
+    __hash__ = int.__hash__
+
     @property
     def title(self) -> str:
         """The name used in documents, metrics and traces."""
