@@ -18,7 +18,8 @@ import sys
 from typing import cast
 
 TCP_PORTS, UDP_PORTS, TALKING_PORT = (80, 81), (53, 54), 82
-ETHERTYPE_IP = 0x0800
+ETHERTYPE_ALL, ETHERTYPE_IP, ETHERTYPE_IPV6 = 0x0003, 0x0800, 0x86DD
+ICMPV6, NEIGHBOUR_TYPES = 58, range(133, 138)
 TICK_SECONDS, LISTEN_SECONDS, ARRIVAL_SECONDS = 0.05, 1.0, 2.5
 TRIES, WAIT_SECONDS, CONNECT_SECONDS = 3, 0.5, 1.6
 Answer = list[str] | None
@@ -55,21 +56,31 @@ async def serve(name: str) -> None:
                 await asyncio.sleep(TICK_SECONDS)
 
     loop = asyncio.get_running_loop()
-    await asyncio.start_server(talk, "0.0.0.0", TALKING_PORT)
-    for port in TCP_PORTS:
-        await asyncio.start_server(greet, "0.0.0.0", port)
-    for port in UDP_PORTS:
-        await loop.create_datagram_endpoint(lambda: Echo(name), local_addr=("0.0.0.0", port))
+    for any_address in ("0.0.0.0", "::"):
+        await asyncio.start_server(talk, any_address, TALKING_PORT)
+        for port in TCP_PORTS:
+            await asyncio.start_server(greet, any_address, port)
+        for port in UDP_PORTS:
+            sock = socket.socket(family_of(any_address), socket.SOCK_DGRAM)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((any_address, port))
+            await loop.create_datagram_endpoint(lambda: Echo(name), sock=sock)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 async def try_tcp(address: str, port: int, source: int | None) -> Answer:
     """Connect and read the greeting."""
-    sock = socket.socket()
+    sock = socket.socket(family_of(address))
     sock.setblocking(False)
     try:
         if source:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("0.0.0.0", source))
+            sock.bind(("", source))
         connecting = asyncio.get_running_loop().sock_connect(sock, (address, port))
         await asyncio.wait_for(connecting, CONNECT_SECONDS)
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -99,7 +110,7 @@ async def _ask(sock: socket.socket, data: bytes, address: tuple[str, int]) -> by
 
 async def try_udp(address: str, port: int) -> Answer:
     """Ask over UDP."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         data = await _ask(sock, b"who", (address, port))
         answer: Answer = json.loads(data) if data else None
@@ -108,9 +119,11 @@ async def try_udp(address: str, port: int) -> Answer:
 
 async def try_ping(address: str) -> Answer:
     """Ping; the kernel checks that the answer is for this socket."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+    six = ":" in address
+    protocol, request = (socket.IPPROTO_ICMPV6, 128) if six else (socket.IPPROTO_ICMP, 8)
+    with socket.socket(family_of(address), socket.SOCK_DGRAM, protocol) as sock:
         sock.setblocking(False)
-        data = await _ask(sock, struct.pack("!BBHHH", 8, 0, 0, 0, 1), (address, 0))
+        data = await _ask(sock, struct.pack("!BBHHH", request, 0, 0, 0, 1), (address, 0))
         return ["?", ""] if data else None
 
 
@@ -148,15 +161,22 @@ class Held:
         return count
 
 
+def is_traffic(data: bytes, place: tuple[str, int, int]) -> bool:
+    """Whether a packet is IP that came in, and no answer about a neighbour."""
+    _, ether_type, kind = place[:3]
+    asked = ether_type == ETHERTYPE_IPV6 and data[6] == ICMPV6 and data[40] in NEIGHBOUR_TYPES
+    return ether_type in (ETHERTYPE_IP, ETHERTYPE_IPV6) and kind != socket.PACKET_OUTGOING and not asked
+
+
 async def arrivals() -> int:
     """How many IP packets come in within a few seconds, whoever they are for: enough for TCP to send again."""
     end, count = asyncio.get_running_loop().time() + ARRIVAL_SECONDS, 0
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPE_IP)) as sock:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHERTYPE_ALL)) as sock:
         while (left := end - asyncio.get_running_loop().time()) > 0:
             sock.setblocking(False)
             with contextlib.suppress(asyncio.TimeoutError):
-                _, place = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(sock, 2048), left)
-                count += place[2] != socket.PACKET_OUTGOING
+                found = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(sock, 2048), left)
+                count += is_traffic(*found)
     return count
 
 

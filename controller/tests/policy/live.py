@@ -7,6 +7,7 @@ are namespaces with a veth. Everything has a prefix of its own and ends with the
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -18,9 +19,9 @@ from typing import Any, cast
 
 from contract.real import QNET_SCHEMA, REPOSITORY, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
 from qnet_controller.controller.conntrack import READER_PORT
-from simulator.packets import packed
+from simulator.packets import is_ipv6, packed
 
-from .tenants import POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest
+from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest
 
 AGENT = Path(__file__).with_name("agent.py")
 COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
@@ -31,7 +32,7 @@ PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 
 def dotted(address: int) -> str:
     """An address as text."""
-    return ".".join(str(byte) for byte in packed(address))
+    return str(ipaddress.ip_address(packed(address)))
 
 
 def port_name(key: str) -> str:
@@ -278,7 +279,10 @@ class Fleet:
         def insert(table: str, reference: str, /, **row: object) -> None:
             rows.append({"op": "insert", "table": table, "uuid-name": reference, "row": row})
 
-        subnets = {"pod_subnets": f"{dotted(POD_BLOCK)}/24", "service_subnets": f"{dotted(SERVICE_BLOCK)}/24"}
+        subnets = {
+            kind: ["set", [f"{dotted(block)}/24", f"{dotted(IPV6 + block)}/120"]]
+            for kind, block in (("pod_subnets", POD_BLOCK), ("service_subnets", SERVICE_BLOCK))
+        }
         rows.append({"op": "insert", "table": "QNet_Global", "row": {"generation": 1}})
         for host in self.hosts.values():
             insert("Host", f"h_{host.name}", name=host.name, vteps=f"{VTEP_BLOCK}.{host.number}",
@@ -302,8 +306,9 @@ class Fleet:
             insert("Pod", f"p_{mark}", name=pod.name, service=["named-uuid", f"s_{pod.service.replace('/', '_')}"],
                    network=["named-uuid", f"n_{pod.network}"], mac=mac_text(pod.key), port_name=port_name(pod.key),
                    weight=pod.weight, state=pod.state)  # fmt: skip
-            insert("Pod_Address", f"a_{mark}", pod=["named-uuid", f"p_{mark}"], address=dotted(pod.address),
-                   network=["named-uuid", f"n_{pod.network}"])  # fmt: skip
+            for number, address in enumerate(pod.addresses):
+                insert("Pod_Address", f"a{number}_{mark}", pod=["named-uuid", f"p_{mark}"], address=dotted(address),
+                       network=["named-uuid", f"n_{pod.network}"])  # fmt: skip
         for export in world.exports.values():
             insert("Export", f"e_{export.service.replace('/', '_')}_{export.to}",
                    service=["named-uuid", f"s_{export.service.replace('/', '_')}"],
@@ -376,7 +381,7 @@ class Fleet:
         """The namespace with its process; `plug` gives it its interface."""
         self.add_namespace(self._pod_namespace(pod))
         run("ip", "netns", "exec", self._pod_namespace(pod), "sysctl", "-qw", "net.ipv4.ping_group_range=0 0",
-            "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")  # fmt: skip
+            "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.addr_gen_mode=1")  # fmt: skip
         self.agents[pod.key] = Agent(self._pod_namespace(pod), pod.key, self.program)
 
     def plug(self, pod: PodPlan) -> None:
@@ -386,8 +391,11 @@ class Fleet:
         self.ip(host.namespace, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", inside)
         self.ip(host.namespace, "link", "set", port, "up")
         self.ip(inside, "link", "set", "eth0", "address", mac_text(pod.key), "mtu", "1400", "up")
-        self.ip(inside, "addr", "add", f"{dotted(pod.address)}/24", "dev", "eth0")
-        self.ip(inside, "route", "add", "default", "via", dotted(POD_BLOCK + 1))
+        for address in pod.addresses:
+            length, gateway = ("120", IPV6 + POD_BLOCK + 1) if is_ipv6(address) else ("24", POD_BLOCK + 1)
+            without_probing = ["nodad"] if is_ipv6(address) else []
+            self.ip(inside, "addr", "add", f"{dotted(address)}/{length}", "dev", "eth0", *without_probing)
+            self.ip(inside, "route", "add", "default", "via", dotted(gateway))
         run("ip", "netns", "exec", inside, "ethtool", "-K", "eth0", "tx", "off")
         host.vsctl("add-port", "br-int", port)
 
@@ -419,8 +427,9 @@ class Fleet:
         """What every pod gets from every address: (pod, address, protocol, port) → [who, which address it saw]."""
         asked: dict[str, list[tuple[int, int, int | None]]] = {}
         for key, agent in self.agents.items():
-            mine = self.world.pods[key].address
-            asked[key] = [(address, *how) for address in addresses if address != mine for how in probes]
+            pod = self.world.pods[key]
+            others = [address for address in addresses if pod.own(address) not in (None, address)]
+            asked[key] = [(address, *how) for address in others for how in probes]
             agent.ask([(dotted(address), protocol, port) for address, protocol, port in asked[key]])
         result: dict[tuple[str, int, int, int | None], list[str] | None] = {}
         for key, agent in self.agents.items():

@@ -13,7 +13,7 @@ import pytest
 from .agent import TALKING_PORT
 from .live import Fleet, dotted
 from .oracle import expected
-from .tenants import ICMP, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World, random_export, random_world
+from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World, random_export, random_world
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 PROBES: list[tuple[int, int | None]] = [(TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None)]
@@ -25,8 +25,8 @@ RESUME_SECONDS = 5.0
 def check(fleet: Fleet, what: str) -> None:
     """Every pod tries every address in every way; who answers, and what it saw, is as the oracle says."""
     world, wrong = fleet.world, []
-    addresses = sorted({pod.address for pod in world.pods.values()} | set(world.service_ips.values()))
-    addresses += [POD_BLOCK + 251, SERVICE_BLOCK + 251]
+    used = {address for pod in world.pods.values() for address in pod.addresses} | set(world.service_ips.values())
+    addresses = sorted(used) + [family + block + 251 for family in (0, IPV6) for block in (POD_BLOCK, SERVICE_BLOCK)]
     now = time.time()
     for (key, address, protocol, port), answer in fleet.measure(addresses, PROBES).items():
         client = world.pods[key]
@@ -39,28 +39,30 @@ def check(fleet: Fleet, what: str) -> None:
             wrong.append(f"wrong allow: {place} got {answer}")
         elif protocol != ICMP:
             who, seen = answer
-            source = address if want.balanced and who == key else client.address
+            source = address if want.balanced and who == key else client.own(address)
+            assert source is not None
             if who not in want.receivers or seen != dotted(source):
                 wrong.append(f"{place}: {answer}, expected one of {set(want.receivers)} that sees {dotted(source)}")
     assert not wrong, f"{what}: {len(wrong)} wrong\n" + "\n".join(wrong)
 
 
-def small_world() -> World:
+def small_world(family: int) -> World:
     """Group a serves with one pod on h2, group b calls from h1; a/s is exported to b with its pods."""
     world = World({"red": 100}, {"a": 1, "b": 2})
     world.services = {"a/s": "red", "b/u": "red"}
-    world.service_ips = {"a/s:main": SERVICE_BLOCK + 10}
-    world.new_pod("a/s", "h2")
-    world.new_pod("b/u", "h1")
+    world.service_ips = {"a/s:main": family + SERVICE_BLOCK + 10}
+    world.new_pod("a/s", "h2", families=(family,))
+    world.new_pod("b/u", "h1", families=(family,))
     world.exports["a/s", "b"] = ExportPlan("a/s", "b", direct=True)
     return world
 
 
-def test_live_promises(tmp_path: Path) -> None:
-    world = small_world()
+@pytest.mark.parametrize("family", [0, IPV6], ids=["IPv4", "IPv6"])
+def test_live_promises(family: int, tmp_path: Path) -> None:
+    world = small_world(family)
     with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
         fleet.wait_until_ready()
-        service, pod = dotted(SERVICE_BLOCK + 10), dotted(world.pods["a/s-1"].address)
+        service, pod = dotted(family + SERVICE_BLOCK + 10), dotted(world.pods["a/s-1"].address)
         client, name = fleet.agents["b/u-1"], ["a/s-1", dotted(world.pods["b/u-1"].address)]
         tries = [[service, TCP, 80], [pod, TCP, 81], [service, UDP, 53], [service, ICMP, None]]
 
@@ -79,7 +81,7 @@ def test_live_promises(tmp_path: Path) -> None:
             assert [address, *client.say(json.dumps([[address, TCP, 80, 5000]]))] == [address, name]
 
         # A denied pair asks once for many packets.
-        denied = [[dotted(POD_BLOCK + 99), TCP, 80]] * 5
+        denied = [[dotted(family + POD_BLOCK + 99), TCP, 80]] * 5
         assert client.say(json.dumps(denied)) == [None] * 5
         assert fleet.asked() - asked <= 5
         asked = fleet.asked()

@@ -16,7 +16,20 @@ from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 
 from .check import Refused, check_bucket, check_flow
 from .conntrack import Conntrack, Datapath
-from .packets import ETH_ARP, ETH_IPV4, ETH_IPV6, SCTP, SOURCE_OPTION, TARGET_OPTION, TCP, UDP, Packet, decode, is_ipv6
+from .packets import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    ICMPV6,
+    SCTP,
+    SOURCE_OPTION,
+    TARGET_OPTION,
+    TCP,
+    UDP,
+    Packet,
+    decode,
+    is_ipv6,
+)
 from .select import Selector
 
 MAX_DEPTH = 64
@@ -207,6 +220,8 @@ class Switch:
                         self._delete_users(m.UseMeter(number), m.RemovalReason.METER_DELETE)
                 case m.FlushZone(zone):
                     self.conntrack.flush(zone)
+                case m.FlushConnection(_, opened) if opened.protocol == ICMPV6:
+                    raise Refused("to forget one connection of ICMPv6 makes ovs-vswitchd 3.1 abort")
                 case m.FlushConnection(zone, opened):
                     self.conntrack.forget(zone, opened)
 

@@ -167,11 +167,23 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         "cannot be given",
         "private range",
     ),
-    "IPv6 subnet": (
-        lambda i: i["qnet_networks"][1].update(pod_subnets=["fd00::/64"]),
+    "IPv6 subnet with host bits": (
+        lambda i: i["qnet_networks"][1].update(pod_subnets=["fd00::1/64"]),
         "qnet_networks[1].pod_subnets[0]",
-        "IPv6 is not carried yet",
-        "IPv4",
+        "host bits",
+        "fd00::/64",
+    ),
+    "link-local subnet": (
+        lambda i: i["qnet_networks"][1].update(pod_subnets=["fe80::/64"]),
+        "qnet_networks[1].pod_subnets[0]",
+        "cannot be given",
+        "private range",
+    ),
+    "small IPv6 subnet": (
+        lambda i: i["qnet_networks"][1].update(pod_subnets=["fd00::/127"]),
+        "qnet_networks[1].pod_subnets[0]",
+        "no room for a gateway",
+        "126",
     ),
     "no pod subnet": (
         lambda i: i["qnet_networks"][1].update(pod_subnets=[]),

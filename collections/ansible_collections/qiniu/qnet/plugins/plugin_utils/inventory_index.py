@@ -11,8 +11,8 @@ from typing import Any
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path
 
-Subnet = ipaddress.IPv4Network
-Address = ipaddress.IPv4Address
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,19 @@ class Index:
 
 
 def subnets(network: Item, key: str) -> list[tuple[Path, Subnet]]:
-    """The well-formed IPv4 subnets in a network's `pod_subnets` or `service_subnets`, with their paths."""
+    """The well-formed subnets in a network's `pod_subnets` or `service_subnets`, with their paths."""
     found = []
     for path, text in network.texts(key):
         with contextlib.suppress(ValueError):
             if "/" in text:
-                found.append((path, ipaddress.IPv4Network(text)))
+                found.append((path, ipaddress.ip_network(text)))
     return found
 
 
 def address_of(value: Any) -> Address | None:
-    """The IPv4 address that `value` says, or None."""
+    """The address that `value` says, or None."""
     try:
-        return ipaddress.IPv4Address(value) if isinstance(value, str) else None
+        return ipaddress.ip_address(value) if isinstance(value, str) else None
     except ValueError:
         return None
 

@@ -72,9 +72,10 @@ def _subnets_apart(index: Index, dummy: Fleet) -> Iterator[Problem]:
 def _subnets_large_enough(index: Index, dummy: Fleet) -> Iterator[Problem]:
     for network in index.networks:
         for path, subnet in subnets(network, "pod_subnets"):
-            if subnet.prefixlen > 30:
+            most = subnet.max_prefixlen - 2
+            if subnet.prefixlen > most:
                 rule = "has no room for a gateway and a pod"
-                yield Problem(path, str(subnet), rule, "Use a prefix length of 30 or less.")
+                yield Problem(path, str(subnet), rule, f"Use a prefix length of {most} or less.")
 
 
 def _mtu_carried(index: Index, fleet: Fleet) -> Iterator[Problem]:
@@ -111,7 +112,7 @@ def _service_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
         inside = next((subnet for dummy, subnet in pools if address in subnet), None)
         if inside is None and pools:
             yield _outside(path, address, "service_subnets", network)
-        elif inside is not None and inside.prefixlen < 31 and address in (inside[0], inside[-1]):
+        elif inside is not None and inside.prefixlen < inside.max_prefixlen - 1 and address in (inside[0], inside[-1]):
             yield Problem(path, str(address), f"is the first or last address of {inside}", "Use one between them.")
         if (other := taken.setdefault((network.name, address), path)) != path:
             yield _duplicate(path, str(address), f"address in network {network.name}", other)
@@ -145,15 +146,24 @@ def _enough_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
             "pod_subnets": sum(service.replicas() or 0 for service in services),
             "service_subnets": sum(service in services for service, dummy in index.service_ips),
         }
-        reserved = {"pod_subnets": 3, "service_subnets": 2}
         for key, number in wanted.items():
-            pools = [subnet for dummy, subnet in subnets(network, key)]
-            there = sum(max(s.num_addresses - reserved[key], 0) if s.prefixlen < 31 else s.num_addresses for s in pools)
-            if pools and number > there:
+            rooms = _rooms(network, key)
+            # A pod has an address of each IP version, a Service IP has one of either.
+            there = min(rooms.values(), default=0) if key == "pod_subnets" else sum(rooms.values())
+            if rooms and number > there:
                 what = "pods" if key == "pod_subnets" else "Service IPs"
                 rule = f"has {there} addresses for {number} {what}"
                 hint = "Add a subnet, use a larger one, or lower the number."
                 yield Problem((*network.path, key), network.keys[key], rule, hint)
+
+
+def _rooms(network: Item, key: str) -> dict[int, int]:
+    """How many addresses the subnets of a network have to give, by IP version."""
+    rooms: dict[int, int] = {}
+    for dummy, subnet in subnets(network, key):
+        kept = 0 if subnet.prefixlen >= subnet.max_prefixlen - 1 else 3 if key == "pod_subnets" else 2
+        rooms[subnet.version] = rooms.get(subnet.version, 0) + max(subnet.num_addresses - kept, 0)
+    return rooms
 
 
 def _pods_exist(index: Index, dummy: Fleet) -> Iterator[Problem]:

@@ -17,8 +17,12 @@ from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path, Pr
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 _UNUSABLE = tuple(
-    ipaddress.ip_network(net) for net in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
-)
+    ipaddress.ip_network(net)
+    for net in (
+        "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
+        "::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8",
+    )
+)  # fmt: skip
 
 
 class FormatError(ValueError):
@@ -171,14 +175,12 @@ def _subnet(text: str) -> None:
     except ValueError:
         subnet = None
     if subnet is None or "/" not in text:
-        raise FormatError("is no subnet", "Write it like 10.10.0.0/16.")
-    if subnet.version == 6:
-        raise FormatError("is an IPv6 subnet, and IPv6 is not carried yet", "Use an IPv4 subnet.")
+        raise FormatError("is no subnet", "Write it like 10.10.0.0/16 or fd10::/64.")
     if str(subnet) != text:
         raise FormatError("has host bits or is not in its usual form", f"Write {subnet}.")
     if any(subnet.overlaps(net) for net in _UNUSABLE):
         rule = "contains addresses that cannot be given to a pod"
-        raise FormatError(rule, "Use a private range, such as 10.10.0.0/16.")
+        raise FormatError(rule, "Use a private range, such as 10.10.0.0/16 or fd10::/64.")
 
 
 def _address(text: str) -> None:
@@ -187,8 +189,8 @@ def _address(text: str) -> None:
     except ValueError:
         hint = f"Remove the prefix length: {text.split('/')[0]}." if "/" in text else "Write it like 10.96.0.10."
         raise FormatError("is no address", hint) from None
-    if address.version == 6:
-        raise FormatError("is an IPv6 address, and IPv6 is not carried yet", "Use an IPv4 address.")
+    if str(address) != text:
+        raise FormatError("is not in its usual form", f"Write {address}.")
 
 
 def _port(text: str) -> None:

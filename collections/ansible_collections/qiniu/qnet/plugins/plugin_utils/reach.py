@@ -43,7 +43,12 @@ class Pair:
 
 def targets(pods: Sequence[Mapping[str, Any]], service_ips: Sequence[Mapping[str, Any]]) -> list[Target]:
     """Every address of every pod and every Service IP, from what qnet_pod_info and qnet_service_ip_info return."""
-    taking = {(pod["group"], pod["service"]) for pod in pods if pod["state"] == "active" and pod["weight"] > 0}
+    taking = {
+        (pod["group"], pod["service"], ":" in address)
+        for pod in pods
+        if pod["state"] == "active" and pod["weight"] > 0
+        for address in pod["addresses"]
+    }
     found = [
         Target(f"{pod['group']}/{pod['name']}", "pod", pod["group"], pod["service"], pod["network"], address)
         for pod in pods
@@ -51,7 +56,7 @@ def targets(pods: Sequence[Mapping[str, Any]], service_ips: Sequence[Mapping[str
     ]
     for entry in service_ips:
         name = f"{entry['group']}/{entry['service']}" + ("" if entry["name"] == "main" else f":{entry['name']}")
-        answers = (entry["group"], entry["service"]) in taking
+        answers = (entry["group"], entry["service"], ":" in entry["address"]) in taking
         place = (entry["group"], entry["service"], entry["network"], entry["address"])
         found.append(Target(name, "service_ip", *place, answers))
     return found
@@ -60,7 +65,8 @@ def targets(pods: Sequence[Mapping[str, Any]], service_ips: Sequence[Mapping[str
 def pairs(known: Sequence[Target], exports: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Pair]:
     """Every ordered pair of a pod and another target with what may pass at `now` (with its offset).
 
-    A pod in another network is denied; it is left out when the source's own network uses the same address.
+    A pod in another network is denied; it is left out when the source's own network uses the same address. Left out too
+    are targets whose IP version the source has no address of.
     """
     opened = _opened(exports, now)
     addresses = {(target.network, target.address) for target in known}
@@ -69,6 +75,8 @@ def pairs(known: Sequence[Target], exports: Sequence[Mapping[str, Any]], now: da
             continue
         for target in known:
             if target.name == source.name and target.kind == "pod":
+                continue
+            if (":" in target.address) != (":" in source.address):
                 continue
             if target.network != source.network and (source.network, target.address) in addresses:
                 continue

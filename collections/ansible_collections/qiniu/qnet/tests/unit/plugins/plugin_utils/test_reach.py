@@ -22,7 +22,7 @@ def pod(name: str, service: str, address: str, network: str = "prod", **keys: An
         "name": short,
         "service": service,
         "network": network,
-        "addresses": [address],
+        "addresses": address.split(),
         "state": "active",
         "weight": 100,
         **keys,
@@ -108,3 +108,18 @@ def test_address_that_means_another_pod_in_the_own_network_is_left_out() -> None
     measured = reach([*PODS, pod("fop/far-1", "far", "10.0.0.4", network="lab")])
     assert ("fop/agents-1", "fop/far-1") not in measured
     assert measured["fop/agents-1", "fop/image-1"] == ALL
+
+
+def test_each_ip_version_is_a_pair_of_its_own_and_none_crosses() -> None:
+    both = pod("fop/both-1", "both", "10.0.0.9 fd00::9")
+    wide = {"group": "fop", "service": "both", "name": "main", "network": "prod", "address": "fd00:1::2"}
+    known = targets([*PODS, both, pod("fop/wide-1", "wide", "fd00::8")], [*SERVICE_IPS, wide])
+    found = {(p.source.address, p.target.address): p.allowed for p in pairs(known, [], NOW)}
+    assert all((":" in source) == (":" in target) for source, target in found)
+    assert found["fd00::8", "fd00::9"] == found["fd00::8", "fd00:1::2"] == found["10.0.0.3", "10.0.0.9"] == ALL
+
+
+def test_service_ip_answers_only_in_a_version_that_its_pods_have() -> None:
+    wide = {"group": "fop", "service": "image", "name": "wide", "network": "prod", "address": "fd00:1::2"}
+    known = targets([*PODS, pod("fop/wide-1", "wide", "fd00::8")], [wide])
+    assert {p.target.name: p.allowed for p in pairs(known, [], NOW)}["fop/image:wide"] == NOTHING
