@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From listeners and routes to the files of one balancer. Pure: the same data gives the same text."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import write_http
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Route, Site, Values, site
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_stream import write_stream
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
+
+RUN = "@run@"
+"""Stands for the directory of sockets and the pid, which differs between a trial and the real thing."""
+
+RELEASE = "@release@"
+"""Stands for the digest of all files, by which a reload is seen to have happened."""
+
+_MODULES = (
+    "ndk_http_module",
+    "ngx_http_lua_module",
+    "ngx_http_headers_more_filter_module",
+    "ngx_http_brotli_filter_module",
+    "ngx_stream_module",
+)
+_FILE_OPTIONS = frozenset({"certificate", "key", "client_ca", "ca", "users_file"})
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the host decides: see roles/l7_balancer/defaults."""
+
+    processes: int = 1
+    connections: int = 4096
+    shutdown_seconds: int = 3600
+    cache_size: str = "256m"
+    lua_directory: str = "/opt/qnet/l7/lua"
+    modules_directory: str = "/usr/lib/nginx/modules"
+    error_level: str = "warn"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The files of a balancer: path to text. `beside`: file beside the inventory to where it has to be put."""
+
+    files: Mapping[str, str]
+    beside: Mapping[str, str]
+    ports: Sequence[str] = field(default=())
+    services: Sequence[str] = field(default=())
+
+
+def render(
+    balancer: str,
+    listeners: Sequence[Values],
+    routes: Sequence[Values],
+    addresses: Mapping[tuple[str, str], str],
+    tenants: Mapping[str, str],
+    worker: Worker,
+) -> Rendered:
+    """Render one balancer. `addresses`: (group/service, name of its Service IP) to address; `tenants`: group to tenant."""
+    made = site(balancer, listeners, routes, addresses, tenants)
+    beside: dict[str, str] = {}
+
+    def file(path: str) -> str:
+        if path.startswith("/"):
+            return path
+        beside[path] = posixpath.join("secrets", path.replace("/", "_").replace("..", "_"))
+        return beside[path]
+
+    conf = Conf()
+    context = Context(file, False)
+    _write_main(conf, worker)
+    with conf.block("http"):
+        _write_http_base(conf, made, worker)
+        write_http(conf, made, context, addresses)
+        _write_control(conf)
+    if any(listener.is_stream and listener.routes for listener in made.listeners):
+        with conf.block("stream"):
+            write_stream(conf, made, context)
+    ports = sorted({f"{'udp' if one.protocol == 'udp' else 'tcp'}/{one.port}" for one in made.listeners})
+    services = sorted({backend.service for route in made.routes if route.by_pods for backend in route.backends})
+    return Rendered({"nginx.conf": conf.text()}, beside, ports, services)
+
+
+def _write_main(conf: Conf, worker: Worker) -> None:
+    for module in _MODULES:
+        conf.add("load_module", f"{worker.modules_directory}/{module}.so")
+    conf.flags("daemon", "off")
+    conf.add("pid", f"{RUN}/nginx.pid")
+    conf.add("error_log", "logs/error.log", worker.error_level)
+    conf.add("worker_processes", worker.processes)
+    conf.add("worker_shutdown_timeout", f"{worker.shutdown_seconds}s")
+    conf.add("worker_rlimit_nofile", worker.connections * 2 + 64)
+    with conf.block("events"):
+        conf.add("worker_connections", worker.connections)
+
+
+def _write_http_base(conf: Conf, made: Site, worker: Worker) -> None:
+    conf.add("lua_package_path", f"{worker.lua_directory}/?.lua;;")
+    for name, size in (("pods", "16m"), ("metrics", "4m"), ("health", "2m")):
+        conf.flags("lua_shared_dict", f"qnet_{name}", size)
+    conf.flags("lua_socket_log_errors", "off")
+    conf.lua("init_by_lua_block", f'require("qnet.config").load([==[{_lua_config(made)}]==], "{RELEASE}")')
+    conf.lua("init_worker_by_lua_block", 'require("qnet.worker").start()')
+    conf.lua("log_by_lua_block", 'require("qnet.metrics").log()')
+    conf.add("include", "/etc/nginx/mime.types")
+    conf.flags("default_type", "application/octet-stream")
+    conf.flags("sendfile", "on")
+    conf.flags("tcp_nopush", "on")
+    for name in ("client_body", "proxy", "fastcgi", "scgi", "uwsgi"):
+        conf.add(f"{name}_temp_path", f"temp/{name}")
+    if any(route.get("cache") for route in made.routes):
+        conf.flags(
+            "proxy_cache_path", "cache", "levels=1:2", "keys_zone=qnet:16m", f"max_size={worker.cache_size}",
+            "inactive=24h", "use_temp_path=off",
+        )  # fmt: skip
+
+
+def _write_control(conf: Conf) -> None:
+    """Sockets of the balancer's own: pods come in by one, metrics go out by the other."""
+    conf.mark("the balancer itself")
+    with conf.block("server"):
+        conf.add("listen", f"unix:{RUN}/control.sock")
+        conf.flags("access_log", "off")
+        conf.flags("client_max_body_size", "64m")
+        conf.flags("client_body_buffer_size", "64m")
+        with conf.block("location", "/"):
+            conf.lua("content_by_lua_block", 'require("qnet.control").serve()')
+    with conf.block("server"):
+        conf.add("listen", f"unix:{RUN}/metrics.sock")
+        conf.flags("access_log", "off")
+        with conf.block("location", "=", "/metrics"):
+            conf.lua("content_by_lua_block", 'require("qnet.metrics").serve()')
+
+
+def _lua_config(made: Site) -> str:
+    """What Lua has to know of routes, as JSON."""
+    routes = {route.key: _lua_route(route) for route in made.routes if route.backends}
+    listeners = {
+        listener.name: [route.get("naming") for route in listener.routes if route.get("naming")]
+        for listener in made.listeners
+    }
+    text = json.dumps({"routes": routes, "listeners": listeners}, sort_keys=True)
+    return text.replace("]==]", "]=\\u003d]")
+
+
+def _lua_route(route: Route) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "listener": route.listener,
+        "method": route.method,
+        "tries": tries_of(route),
+        "backends": [
+            {"upstream": backend.upstream, "service": backend.service, "port": backend.port}
+            for backend in route.backends
+        ],
+    }
+    if "key" in (route.get("balance") or {}):
+        found["keyed"] = True
+    for option in ("naming", "sticky", "health_check"):
+        if route.get(option):
+            found[option] = route.get(option)
+    return found
+
+
+def files_of(values: Any) -> list[str]:
+    """The files that listeners and routes name, wherever they name them."""
+    if isinstance(values, Mapping):
+        found = [value for name, value in values.items() if name in _FILE_OPTIONS and isinstance(value, str)]
+        return found + [file for value in values.values() if not isinstance(value, str) for file in files_of(value)]
+    if isinstance(values, (list, tuple)):
+        return [file for value in values for file in files_of(value)]
+    return []

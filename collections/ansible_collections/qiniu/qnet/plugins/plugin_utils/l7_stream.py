@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stream part of a balancer's configuration: listeners over tcp and udp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import endpoint, write_hashes, write_shares, write_tls
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Listener, Route, Site, Values
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
+
+_LOG = (
+    '{"time":"$time_iso8601","listener":"$qnet_listener","route":"$qnet_route","tenant":"$qnet_tenant",'
+    '"service":"$qnet_service","client":"$remote_addr","protocol":"$protocol","status":$status,'
+    '"bytes":$bytes_sent,"bytes_received":$bytes_received,"seconds":$session_time,"upstream":"$upstream_addr"}'
+)
+
+
+def write_stream(conf: Conf, site: Site, context: Context) -> None:
+    """Everything inside of stream {}."""
+    listeners = [listener for listener in site.listeners if listener.is_stream]
+    write_hashes(conf, sum(len(listener.routes) for listener in listeners))
+    conf.add("log_format", "qnet", "escape=json", _LOG)
+    conf.add("access_log", "logs/access.log", "qnet")
+    _write_names(conf, site, listeners)
+    for listener in listeners:
+        for route in listener.routes:
+            _write_route_globals(conf, route)
+        _write_server(conf, listener, context)
+
+
+def _write_names(conf: Conf, site: Site, listeners: list[Listener]) -> None:
+    for listener in listeners:
+        with conf.block("map", '""', f"$qnet_listener_{listener.number}"):
+            conf.add("default", listener.name)
+    for variable, pick in (
+        ("$qnet_service", lambda route, backend: backend.service),
+        ("$qnet_route", lambda route, backend: route.key),
+        ("$qnet_tenant", lambda route, backend: site.tenants.get(backend.service.split("/")[0], "")),
+    ):
+        with conf.block("map", "$qnet_backend", variable):
+            conf.flags("default", '""')
+            for listener in listeners:
+                for route in listener.routes:
+                    for backend in route.backends:
+                        conf.add(backend.upstream, pick(route, backend))
+
+
+def _write_route_globals(conf: Conf, route: Route) -> None:
+    conf.mark(f"{route.path}.backends")
+    for backend in route.backends:
+        with conf.block("upstream", backend.upstream):
+            for dummy in range(tries_of(route)):
+                conf.add("server", endpoint(backend.address, backend.port), "max_fails=0")
+    if len(route.backends) > 1:
+        by_default = "$remote_addr$remote_port$msec"
+        with conf.block("split_clients", route.get("split_by", default=by_default), f"$qnet_choice_{route.number}"):
+            write_shares(conf, list(route.backends))
+
+
+def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
+    if not listener.routes:
+        return
+    conf.mark(listener.path)
+    number, first = listener.number, listener.routes[0]
+    if limit := _inherited(listener, "connection_limit"):
+        key = limit.get("key", "$binary_remote_addr")
+        conf.add("limit_conn_zone", key, f"zone=qnet_stream_{number}:4m")
+    named = [route for route in listener.routes if route.get("hosts")]
+    if named:
+        with conf.block(
+            "map", "$ssl_server_name" if listener.tls else "$ssl_preread_server_name", f"$qnet_to_{number}"
+        ):
+            conf.flags("hostnames")
+            rest = next((route for route in listener.routes if not route.get("hosts")), None)
+            conf.flags("default", _choice(rest) if rest else '""')
+            for route in named:
+                for host in route.get("hosts"):
+                    conf.flags(f'"{host}"', _choice(route))
+    with conf.block("server"):
+        words = ["udp"] if listener.protocol == "udp" else ["ssl"] if listener.tls else []
+        conf.flags("listen", str(listener.port), *words, *(["proxy_protocol"] if _proxy_in(listener) else []))
+        conf.add("set", "$qnet_listener", listener.name)
+        conf.add("set", "$qnet_backend", f"$qnet_to_{number}" if named else _choice(first))
+        if listener.tls:
+            write_tls(conf, listener, listener.values["certificates"][0], context)
+        elif named:
+            conf.flags("ssl_preread", "on")
+        for client in listener.values.get("real_client", {}).get("trusted", ()):
+            conf.add("set_real_ip_from", "0.0.0.0/0" if client == "all" else client)
+        _write_options(conf, listener, first)
+        conf.mark(f"{first.path}.backends")
+        conf.add("proxy_pass", "$qnet_backend")
+
+
+def _proxy_in(listener: Listener) -> bool:
+    return bool(listener.values.get("proxy_protocol"))
+
+
+def _choice(route: Route) -> str:
+    return f"$qnet_choice_{route.number}" if len(route.backends) > 1 else route.backends[0].upstream
+
+
+def _inherited(listener: Listener, name: str) -> Any:
+    """A shared option: of the route when it is the only one, else of the listener."""
+    if len(listener.routes) == 1:
+        return listener.routes[0].get(name)
+    return listener.values.get(name)
+
+
+def _write_options(conf: Conf, listener: Listener, first: Route) -> None:
+    values: Values = first.values if len(listener.routes) == 1 else listener.values
+    for rule in values.get("access", ()):
+        for word, client in rule.items():
+            conf.add(word, client)
+    if limit := values.get("connection_limit"):
+        conf.add("limit_conn", f"qnet_stream_{listener.number}", limit["most"])
+    bandwidth = values.get("bandwidth", {})
+    for option, name in (
+        ("bytes_per_second", "proxy_download_rate"),
+        ("upload_bytes_per_second", "proxy_upload_rate"),
+    ):
+        if option in bandwidth:
+            conf.add(name, bandwidth[option])
+    if "connect_seconds" in values.get("timeouts", {}):
+        conf.add("proxy_connect_timeout", f"{values['timeouts']['connect_seconds']}s")
+    conf.flags("proxy_next_upstream", "on" if tries_of(first) > 1 else "off")
+    session = values.get("session", {})
+    if "idle_seconds" in session:
+        conf.add("proxy_timeout", f"{session['idle_seconds']}s")
+    for option, name in (("udp_answers", "proxy_responses"), ("udp_requests", "proxy_requests")):
+        if option in session:
+            conf.add(name, session[option])
+    if values.get("send_proxy_protocol"):
+        conf.flags("proxy_protocol", "on")

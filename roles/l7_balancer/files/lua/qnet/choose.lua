@@ -1,0 +1,205 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- One request: which pod answers it. admit() in the access phase, pick() in the balancer phase for each try.
+local balancer = require("ngx.balancer")
+local config = require("qnet.config")
+local health = require("qnet.health")
+local methods = require("qnet.methods")
+local pods = require("qnet.pods")
+
+local choose = {}
+local states, busy = {}, {}
+
+local function refuse(status, text)
+    ngx.status = status
+    ngx.header["Content-Type"] = "text/plain"
+    ngx.say(text)
+    return ngx.exit(status)
+end
+
+local function segment(number)
+    local count = 0
+    for part in string.gmatch(ngx.var.request_uri:gsub("[?#].*", ""), "[^/]+") do
+        count = count + 1
+        if count == number then
+            return ngx.unescape_uri(part)
+        end
+    end
+end
+
+-- The pod that a request names in one of the ways of `naming`; only header, cookie and argument when `explicit`.
+local function named(naming, explicit)
+    local function given(value)
+        return value and value ~= "" and value or nil
+    end
+    return (naming.header and given(ngx.var["http_" .. naming.header:lower():gsub("-", "_")]))
+        or (naming.cookie and given(ngx.var["cookie_" .. naming.cookie]))
+        or (naming.argument and given(ngx.var["arg_" .. naming.argument]))
+        or (not explicit and naming.path_segment and given(segment(naming.path_segment)))
+end
+
+-- The pod of a route with a name (agents-1 or fop/agents-1) or a number; with its upstream.
+local function find(route, name)
+    for _, backend in ipairs(route.backends) do
+        local service = pods.service(backend.service)
+        if service then
+            local pod = service.by_name[name] or service.by_index[tonumber(name) or -1]
+            if not pod then
+                local group, rest = name:match("^([^/]+)/([^/]+)$")
+                if group and service.name:sub(1, #group + 1) == group .. "/" then
+                    pod = service.by_name[rest]
+                end
+            end
+            if pod then
+                return pod, backend, service
+            end
+        end
+    end
+end
+
+local function admit_named(route)
+    local name = named(route.naming)
+    if not name then
+        if route.naming.required then
+            return refuse(400, "this route needs the name of a pod")
+        end
+        return
+    end
+    local pod, backend, service = find(route, name)
+    if not pod then
+        return refuse(404, "no pod of this route has the name or number that was given")
+    end
+    if not pods.allowed(service, backend.port) then
+        return refuse(403, "the pods of " .. service.name .. " are not exported to this balancer")
+    end
+    ngx.ctx.qnet_pod = pod
+    if #route.backends > 1 then
+        ngx.var.qnet_backend = backend.upstream
+    end
+end
+
+function choose.admit(key)
+    local route = config.routes[key]
+    if route.naming then
+        return admit_named(route)
+    end
+    for _, naming in ipairs(config.listeners[route.listener] or {}) do
+        if named(naming, true) then
+            return refuse(400, "this route does not let a request name a pod")
+        end
+    end
+end
+
+-- The pod that the cookie of a sticky route names, as long as it may still be used. Draining pods keep their clients.
+local function kept(route, service, port)
+    local pod = route.sticky and service.by_id[ngx.var["cookie_" .. route.sticky.cookie] or ""]
+    if pod and pods.allowed(service, port) and not pods.is_down(pod.address, port) then
+        return pod
+    end
+end
+
+local function key_of(route)
+    if route.method == "client_hash" then
+        return ngx.var.binary_remote_addr
+    end
+    return route.keyed and ngx.var.qnet_key or ngx.var.request_uri
+end
+
+local function select_pod(route, service, version, port, tried)
+    local list = pods.choices(service, port)
+    if #list == 0 then
+        return nil
+    end
+    local state = states[list]
+    if not state then
+        states[list] = {}
+        state = states[list]
+    end
+    local method = methods[route.method] or methods.round_robin
+    local key = (route.method == "hash" or route.method == "client_hash") and key_of(route) or nil
+    return method(list, state, tried, key, busy)
+end
+
+setmetatable(states, { __mode = "k" })
+
+local function begin(context, pod)
+    if context.qnet_busy then
+        busy[context.qnet_busy] = busy[context.qnet_busy] - 1
+    end
+    context.qnet_busy = pod.address
+    busy[pod.address] = (busy[pod.address] or 0) + 1
+end
+
+-- The request is over: called in the log phase.
+function choose.done(context)
+    local address = context.qnet_busy
+    if address then
+        local left = busy[address] - 1
+        busy[address] = left > 0 and left or nil
+    end
+end
+
+function choose.pick(key, upstream)
+    local context, route = ngx.ctx, config.routes[key]
+    local port = config.upstreams[upstream].port
+    local service, version = pods.service(config.upstreams[upstream].service)
+    local tried = context.qnet_tried
+    if tried then
+        health.failed(route, context.qnet_tried_last, port)
+    else
+        tried = {}
+        context.qnet_tried = tried
+        if route.tries > 1 then
+            balancer.set_more_tries(route.tries - 1)
+        end
+    end
+    local pod
+    if service then
+        pod = context.qnet_pod -- named: this one or none
+        if not pod and not next(tried) then
+            pod = kept(route, service, port)
+        end
+        if not pod then
+            pod = select_pod(route, service, version, port, tried)
+        end
+    end
+    if not pod then
+        ngx.log(ngx.WARN, "route ", key, ": no pod of ", config.upstreams[upstream].service, " can be asked")
+        return ngx.exit(503)
+    end
+    tried[pod.address] = true
+    context.qnet_tried_last, context.qnet_used = pod.address, pod
+    begin(context, pod)
+    ngx.var.qnet_pod = pod.name
+    local ok, fault = balancer.set_current_peer(pod.address, port)
+    if not ok then
+        ngx.log(ngx.ERR, "route ", key, ": ", pod.name, " at ", pod.address, ": ", fault)
+        return ngx.exit(502)
+    end
+end
+
+-- The cookie of a sticky route, when the client has none of the pod that answered.
+function choose.stick(key)
+    local sticky, pod = config.routes[key].sticky, ngx.ctx.qnet_used
+    if not pod or ngx.ctx.qnet_pod or ngx.var["cookie_" .. sticky.cookie] == pod.id then
+        return
+    end
+    local cookie = sticky.cookie .. "=" .. pod.id .. "; Path=" .. (sticky.path or "/") .. "; HttpOnly"
+    if sticky.lifetime_seconds then
+        cookie = cookie .. "; Max-Age=" .. sticky.lifetime_seconds
+    end
+    if sticky.secure then
+        cookie = cookie .. "; Secure"
+    end
+    if sticky.same_site then
+        cookie = cookie .. "; SameSite=" .. sticky.same_site
+    end
+    local before = ngx.header["Set-Cookie"]
+    if type(before) == "table" then
+        before[#before + 1] = cookie
+        ngx.header["Set-Cookie"] = before
+    else
+        ngx.header["Set-Cookie"] = before and { before, cookie } or cookie
+    end
+end
+
+return choose

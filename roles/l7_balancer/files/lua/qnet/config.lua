@@ -1,0 +1,19 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the renderer tells about routes and listeners. Loaded once, before the workers fork.
+local cjson = require("cjson.safe")
+
+local config = { routes = {}, listeners = {}, upstreams = {} }
+
+function config.load(text, release)
+    local given = assert(cjson.decode(text))
+    config.routes, config.listeners = given.routes, given.listeners
+    for key, route in pairs(config.routes) do
+        route.key = key
+        for _, backend in ipairs(route.backends) do
+            config.upstreams[backend.upstream] = { route = route, service = backend.service, port = backend.port }
+        end
+    end
+    config.release = release
+end
+
+return config

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A balancer with two services behind it, for every test of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.l7.backends import Backends, said
+from tests.l7.balancer import BALANCER, Balancer
+
+TENANTS = {"fop": "files", "edge": "platform", "audit": "files"}
+_NET = itertools.count(random.randrange(1, 200))
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, on any address."""
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    """What curl brought back. `headers` in lower case; of several with one name, all, one in a line."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    version: str = ""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the backend said it was asked."""
+        return said(self.body)
+
+    @property
+    def pod(self) -> str:
+        """Who answered."""
+        return str(self.said["pod"])
+
+
+@dataclass
+class Scene:
+    """The balancer, its backends, and a client."""
+
+    balancer: Balancer
+    backends: Backends
+    net: str
+    port: int
+    listen: int
+    files: dict[str, str] = field(default_factory=dict)
+
+    def address(self, service: str, number: int) -> str:
+        """The address of a pod: fop/image 1, …"""
+        return f"{self.net}.{ {'image': 1, 'agents': 2, 'audit': 3}[service.split('/')[1]] }.{number}"
+
+    def pods(self, service: str, number: int, start: bool = True, **more: Any) -> None:
+        """Have a service with so many pods."""
+        name = service.split("/")[1]
+        for one in range(1, number + 1):
+            if start:
+                self.backends.start(f"{name}-{one}", self.address(service, one), self.port)
+        addresses = {f"{name}-{one}": self.address(service, one) for one in range(1, number + 1)}
+        self.balancer.set_pods(service, addresses, **more)
+
+    def stop_pod(self, service: str, number: int) -> None:
+        """A pod's process ends."""
+        self.backends.stop(self.address(service, number), self.port)
+
+    def backend(self, service: str = "fop/image", **more: Any) -> dict[str, Any]:
+        """A backend of a route."""
+        return {"service": service, "port": self.port, **more}
+
+    def route(self, name: str = "all", **values: Any) -> dict[str, Any]:
+        """A route to fop/image, unless it says otherwise."""
+        action = {"redirect", "respond", "static", "backends"} & set(values)
+        return {"name": name, "listener": "web", **({} if action else {"backends": [self.backend()]}), **values}
+
+    def listener(self, **values: Any) -> dict[str, Any]:
+        """The listener."""
+        return {"name": "web", "balancer": BALANCER, "protocol": "http", "port": self.listen, **values}
+
+    def configure(self, *routes: Mapping[str, Any], listener: Mapping[str, Any] | None = None, **worker: Any) -> str:
+        """Have one listener with these routes."""
+        return self.balancer.configure([self.listener(**(listener or {}))], list(routes), self.files, **worker)
+
+    def get(self, path: str = "/", *arguments: str, host: str = "www.example.org", scheme: str = "http") -> Answer:
+        """Ask with curl, on a connection of its own."""
+        url = f"{scheme}://{host}:{self.listen}{path}"
+        command = ["curl", "--silent", "--show-error", "--include", "--max-time", "20", "--noproxy", "*", "--insecure"]
+        command += ["--path-as-is", "--resolve", f"{host}:{self.listen}:127.0.0.1", *arguments, url]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        if done.returncode:
+            raise ConnectionError(done.stderr.decode())
+        return parse_answer(done.stdout)
+
+
+def parse_answer(output: bytes) -> Answer:
+    """The last answer in what `curl --include` printed."""
+    head, _, body = output.partition(b"\r\n\r\n")
+    while b" 100 " in head.split(b"\r\n")[0] or b" 200 Connection" in head.split(b"\r\n")[0]:
+        head, _, body = body.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        known = headers.get(name.lower())
+        headers[name.lower()] = value.strip() if known is None else f"{known}\n{value.strip()}"
+    version, status = first.split()[:2]
+    return Answer(int(status), headers, body.decode(errors="replace"), version)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """fop/image with two pods, fop/agents with three, audit/audit with one; a Service IP each, played by one server."""
+    net, port = f"127.{next(_NET) % 200 + 20}", free_port()
+    sips = {"fop/image": f"{net}.9.1", "fop/agents": f"{net}.9.2", "audit/audit": f"{net}.9.3"}
+    # Sockets have short names; tmp_path may not.
+    directory = Path(f"/tmp/qnet-l7-{os.getpid()}-{next(_NET)}")
+    directory.mkdir()
+    backends = Backends()
+    balancer = Balancer(directory, {(service, "main"): address for service, address in sips.items()}, TENANTS)
+    made = Scene(balancer, backends, net, port, free_port())
+    try:
+        for service, address in sips.items():
+            backends.start(f"{service.split('/')[1]}-network", address, port)
+        for service, number in (("fop/image", 2), ("fop/agents", 3), ("audit/audit", 1)):
+            made.pods(service, number)
+        yield made
+    finally:
+        balancer.stop()
+        backends.close()
+        subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+def pods_that_answer(scene: Scene, number: int, *arguments: str, path: str = "/") -> list[str]:
+    """Who answers so many requests, one after the other."""
+    return [scene.get(path, *arguments).pod for _ in range(number)]
+
+
+def values(answers: Sequence[Answer], name: str) -> list[str]:
+    """A header of each answer."""
+    return [answer.headers.get(name, "") for answer in answers]
