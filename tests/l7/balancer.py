@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_render import RELEASE, RUN, Worker, render
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_marks import RELEASE, RUN, explain
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_render import Worker, render
 
 ROOT = Path(__file__).resolve().parents[2]
 LUA = ROOT / "roles/l7_balancer/files/lua"
@@ -108,7 +109,7 @@ class Balancer:
             [*self._argv("trial.conf"), "-t"], capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode:
-            raise Refused(done.stderr)
+            raise Refused(explain(text, done.stderr))
 
     def workers(self) -> set[int]:
         """Process ids of the workers that take connections."""

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The control socket: PUT /pods by the feeder, GET /state by people and by the role.
+-- The control socket: PUT /pods by the feeder, GET /state and GET /pods by people and by the role.
 local cjson = require("cjson.safe")
 local config = require("qnet.config")
 local pods = require("qnet.pods")
@@ -28,8 +28,11 @@ function control.serve()
             release = config.release,
             worker = ngx.worker.pid(),
             version = shared:get("version") or 0,
-            pods = cjson.decode(shared:get("pods") or "null"),
+            known = shared:get("pods") ~= nil,
         }))
+    elseif question == "GET /pods" then
+        ngx.header["Content-Type"] = "application/json"
+        ngx.say(ngx.shared.qnet_pods:get("pods") or "null")
     else
         ngx.status = 404
     end

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _parse
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_check, _model, _parse
 
 Where = t.Callable[[str, str], str]
 _SHOWN = 5
@@ -56,6 +56,7 @@ class _Checker:
         )
         self._addresses()
         self._exports()
+        self.problems += _l7_check.check(self.want, self.touched, self.where)
         return self.problems
 
     def _say(self, kind: str, key: str, text: str) -> None:
@@ -68,9 +69,10 @@ class _Checker:
         for kind, targets in _REFERENCES.items():
             for key, record in self.want[kind].items():
                 for target, get in targets:
-                    wanted = get(record)
-                    if wanted is not None and wanted not in self.want[target]:
-                        missing.setdefault((target, wanted), []).append((kind, key))
+                    named = get(record)
+                    for wanted in named if isinstance(named, tuple) else (named,):
+                        if wanted is not None and wanted not in self.want[target]:
+                            missing.setdefault((target, wanted), []).append((kind, key))
         for (target, wanted), users in missing.items():
             if wanted in self.have[target]:
                 names = [f"{_model.TITLES[kind]} {key}" for kind, key in users]
@@ -196,7 +198,7 @@ class _Checker:
                 self._say("export", key, "a group reaches its own services anyway; remove the export")
 
 
-_REFERENCES: dict[str, tuple[tuple[str, t.Callable[[t.Any], str | None]], ...]] = {
+_REFERENCES: dict[str, tuple[tuple[str, t.Callable[[t.Any], str | tuple[str, ...] | None]], ...]] = {
     "service": (
         ("security_group", lambda service: service.group),
         ("network", lambda service: service.network),
@@ -207,4 +209,6 @@ _REFERENCES: dict[str, tuple[tuple[str, t.Callable[[t.Any], str | None]], ...]] 
     ),
     "pod": (("service", lambda pod: pod.service_key), ("network", lambda pod: pod.network)),
     "export": (("service", lambda export: export.service), ("security_group", lambda export: export.to)),
+    "l7_listener": (("service", lambda listener: listener.balancer),),
+    "l7_route": (("l7_listener", lambda route: route.listener), ("service", lambda route: route.services)),
 }

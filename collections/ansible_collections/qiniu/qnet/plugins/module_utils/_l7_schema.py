@@ -54,8 +54,8 @@ LISTENER_ONLY: dict[str, Shape] = {
     "certificates": several(
         "Certificates; a client gets the first whose names fit what it asks for, else the first.",
         group(
-            "A certificate with its key, PEM, beside the inventory (may be encrypted with Ansible Vault) or absolute on "
-            "the balancer's host.",
+            "A certificate with its key, PEM, beside the inventory (may be encrypted with Ansible Vault) or absolute "
+            "on the balancer's host.",
             "certificate key",
             certificate=text("The certificate, then those that signed it.", "l7-file", "ssl_certificate"),
             key=text("Its private key.", "l7-file", "ssl_certificate_key"),
@@ -102,7 +102,7 @@ BACKEND = group(
     when=group(
         "Take requests with this header or cookie away from the others (canary).",
         header=text("Name of a header.", "l7-header", "map"),
-        cookie=text("Name of a cookie.", "l7-word", "map"),
+        cookie=text("Name of a cookie.", "l7-identifier", "map"),
         value=text("Its value. When omitted: any that is not empty.", "l7-plain", "map"),
     ),
 )

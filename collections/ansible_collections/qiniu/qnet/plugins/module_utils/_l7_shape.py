@@ -88,7 +88,7 @@ def group(description: str, required: str = "", /, **properties: Shape) -> Shape
 
 Path = tuple[str | int, ...]
 
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[t.Any, str]] = {
     "string": (str, "a text"),
     "integer": (int, "a whole number"),
     "boolean": (bool, "true or false"),
@@ -103,6 +103,7 @@ def faults(shape: t.Mapping[str, t.Any], value: t.Any, path: Path = ()) -> t.Ite
         if value not in shape["enum"]:
             yield path, f"{_shown(value)} must be one of {', '.join(shape['enum'])}"
         return
+    kind: t.Any
     kind, called = _KINDS[shape["type"]]
     if not isinstance(value, kind) or (isinstance(value, bool) and shape["type"] != "boolean"):
         yield path, f"{_shown(value)} must be {called}"

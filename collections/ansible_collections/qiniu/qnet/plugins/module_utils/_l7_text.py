@@ -100,6 +100,12 @@ def word(text: str) -> None:
         raise Refused("is no plain name", "Use letters, digits, _, . and -, 128 at most.")
 
 
+def identifier(text: str) -> None:
+    """The name of a cookie that becomes part of a variable's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,128}", text):
+        raise Refused("is no identifier", "Use letters, digits and _.")
+
+
 def size(text: str) -> None:
     """An amount of bytes as nginx writes it."""
     if not _SIZE.match(text):
@@ -203,6 +209,7 @@ FORMATS: dict[str, t.Callable[[str], None]] = {
     "l7-pattern": pattern,
     "l7-header": header,
     "l7-word": word,
+    "l7-identifier": identifier,
     "l7-size": size,
     "l7-client": client,
     "l7-file": file,

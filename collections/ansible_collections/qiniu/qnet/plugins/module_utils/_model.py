@@ -11,7 +11,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import json
 import typing as t
+
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_rules
 
 VIRTUAL_MAC = "0a:00:00:00:00:01"
 MAX_GROUP_NUMBER = 65535
@@ -158,6 +161,56 @@ class Export:
         return f"{self.service} -> {self.to}"
 
 
+@dataclasses.dataclass(frozen=True)
+class L7Listener:
+    """A port on which the pods of a service run nginx. ``settings``: its other options, canonical JSON."""
+
+    name: str
+    balancer: str
+    protocol: str
+    port: int
+    settings: str = "{}"
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
+
+    @property
+    def key(self) -> str:
+        """The name by which people and other records speak of it."""
+        return self.name
+
+    @property
+    def values(self) -> dict[str, t.Any]:
+        """All options together, as in the inventory."""
+        columns = {"name": self.name, "balancer": self.balancer, "protocol": self.protocol, "port": self.port}
+        return {**columns, **json.loads(self.settings)}
+
+
+@dataclasses.dataclass(frozen=True)
+class L7Route:
+    """What a listener does with some of its requests. ``settings``: its options, canonical JSON."""
+
+    listener: str
+    name: str
+    settings: str = "{}"
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("listener", "name")
+
+    @property
+    def key(self) -> str:
+        """``listener/route``."""
+        return f"{self.listener}/{self.name}"
+
+    @property
+    def values(self) -> dict[str, t.Any]:
+        """All options together, as in the inventory."""
+        return {"listener": self.listener, "name": self.name, **json.loads(self.settings)}
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Every service that it asks, as ``group/service``."""
+        return tuple(_l7_rules.services_of(json.loads(self.settings)))
+
+
 # In the order in which they refer to each other: what comes later names what comes earlier.
 KINDS: dict[str, type[t.Any]] = {
     "network": Network,
@@ -167,6 +220,8 @@ KINDS: dict[str, type[t.Any]] = {
     "service_ip": ServiceIP,
     "pod": Pod,
     "export": Export,
+    "l7_listener": L7Listener,
+    "l7_route": L7Route,
 }
 
 TITLES: dict[str, str] = {
@@ -177,6 +232,8 @@ TITLES: dict[str, str] = {
     "service_ip": "Service IP",
     "pod": "pod",
     "export": "export",
+    "l7_listener": "L7 listener",
+    "l7_route": "L7 route",
 }
 
 
@@ -260,6 +317,8 @@ def render(record: t.Any) -> dict[str, t.Any]:
         shown[field.name] = list(value) if isinstance(value, tuple) else value
     if isinstance(record, Service):
         shown["health_check"] = shown_check(record.health_check)
+    if isinstance(record, (L7Listener, L7Route)):
+        shown["settings"] = json.loads(record.settings)
     if isinstance(record, Export) and record.expires is not None:
         shown["expires"] = datetime.datetime.fromtimestamp(record.expires, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return shown

@@ -80,6 +80,14 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "direct": {"type": "bool"},
         "expires": {"type": "str"},
     },
+    "l7_listener": {
+        "name": {"type": "str"},
+        "balancer": {"type": "str"},
+        "protocol": {"type": "str", "choices": ["http", "https", "tcp", "udp"]},
+        "port": {"type": "int"},
+        "settings": {"type": "dict"},
+    },
+    "l7_route": {"listener": {"type": "str"}, "name": {"type": "str"}, "settings": {"type": "dict"}},
 }
 
 

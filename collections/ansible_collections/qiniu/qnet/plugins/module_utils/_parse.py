@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import re
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_schema, _l7_shape, _model
 
 try:
     import netaddr
@@ -217,6 +218,21 @@ def one_of(*choices: str) -> Parser:
     return parse
 
 
+def l7_settings(shape: _l7_shape.Shape, columns: t.Collection[str]) -> Parser:
+    """A parser of the options of a listener or a route (besides ``columns``) into canonical JSON."""
+    properties = {name: option for name, option in shape["properties"].items() if name not in columns}
+    settings = {**shape, "properties": properties, "required": []}
+
+    def parse(value: t.Mapping[str, t.Any]) -> str:
+        given = {name: option for name, option in value.items() if option is not None}
+        faults = [f"{_l7_shape.written(path)}: {fault}" for path, fault in _l7_shape.faults(settings, given)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return json.dumps(given, sort_keys=True, separators=(",", ":"))
+
+    return parse
+
+
 def as_is(value: t.Any) -> t.Any:
     """The value itself (booleans, which Ansible has parsed already)."""
     return value
@@ -329,6 +345,18 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "state": one_of("active", "draining"),
     },
     "export": {"service": service_key, "to": label, "direct": as_is, "expires": expires},
+    "l7_listener": {
+        "name": label,
+        "balancer": service_key,
+        "protocol": one_of("http", "https", "tcp", "udp"),
+        "port": integer(1, 65535, "a port"),
+        "settings": l7_settings(_l7_schema.LISTENER, _l7_schema.LISTENER_COLUMNS),
+    },
+    "l7_route": {
+        "listener": label,
+        "name": label,
+        "settings": l7_settings(_l7_schema.ROUTE, _l7_schema.ROUTE_COLUMNS),
+    },
 }
 
 

@@ -76,6 +76,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "host": ("vteps",),
     "security_group": ("tenant",),
     "service": ("network",),
+    "l7_listener": ("balancer", "protocol", "port"),
 }
 
 

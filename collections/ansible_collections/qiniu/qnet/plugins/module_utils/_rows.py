@@ -23,6 +23,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers"),
     "Pod_Address": ("pod", "network", "address"),
     "Export": ("service", "to_group", "ports", "expires", "direct"),
+    "L7_Listener": ("name", "balancer", "protocol", "port", "settings"),
+    "L7_Route": ("name", "listener", "services", "settings"),
 }
 
 TABLE_OF = {
@@ -33,6 +35,8 @@ TABLE_OF = {
     "service_ip": "Service_IP",
     "pod": "Pod",
     "export": "Export",
+    "l7_listener": "L7_Listener",
+    "l7_route": "L7_Route",
 }
 
 
@@ -143,6 +147,12 @@ class Rows:
             _optional(row.expires),
         )
 
+    def _l7_listener(self, row: t.Any) -> _model.L7Listener:
+        return _model.L7Listener(row.name, self._key(row.balancer), row.protocol, row.port, row.settings)
+
+    def _l7_route(self, row: t.Any) -> _model.L7Route:
+        return _model.L7Route(self._key(row.listener), row.name, row.settings)
+
     def _key(self, row: t.Any) -> str:
         key: str = self._records[row.uuid].key
         return key
@@ -194,6 +204,12 @@ class Rows:
             if name == "service":
                 key = record.service if kind == "export" else record.service_key
                 columns[name] = self._rows["service"].get(key)
+            elif name == "balancer":
+                columns[name] = self._rows["service"].get(record.balancer)
+            elif name == "services":
+                columns[name] = [self._rows["service"].get(service) for service in record.services]
+            elif name == "listener":
+                columns[name] = self._rows["l7_listener"].get(record.listener)
             elif name == "network":
                 columns[name] = self._rows["network"].get(record.network)
             elif name in ("group", "to_group"):

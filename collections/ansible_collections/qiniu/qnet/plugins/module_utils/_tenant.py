@@ -1,7 +1,7 @@
 # Copyright (c) qnet authors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Networks, tenants and exports as the inventory nests them, planned in one go. Pure."""
+"""Networks, tenants, exports and what is balanced at L7, as the inventory nests them, planned in one go. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def plan_tenants(
     tenants: t.Sequence[Tree] | None,
     exports: t.Sequence[Tree] | None,
     purge: bool,
+    l7_listeners: t.Sequence[Tree] | None = None,
+    l7_routes: t.Sequence[Tree] | None = None,
 ) -> _plan.Plan:
     """Plan the lists that are not None.
 
@@ -28,7 +30,13 @@ def plan_tenants(
     """
     draft = _plan.Draft(have)
     keep: dict[str, set[str]] = {kind: set() for kind in _model.KINDS}
-    for kind, path, values in (*_networks(networks or ()), *_tenants(tenants or ()), *_exports(exports or ())):
+    l7 = {"l7_listener": l7_listeners, "l7_route": l7_routes}
+    for kind, path, values in (
+        *_networks(networks or ()),
+        *_tenants(tenants or ()),
+        *_exports(exports or ()),
+        *_l7(l7),
+    ):
         key = draft.put(kind, values, path, complete=purge)
         if key is not None:
             keep[kind].add(key)
@@ -41,6 +49,9 @@ def plan_tenants(
             draft.keep_only("pod", (), lambda pod: pod.service_key not in keep["service"])
         if exports is not None:
             draft.keep_only("export", keep["export"])
+        for kind, wishes in l7.items():
+            if wishes is not None:
+                draft.keep_only(kind, keep[kind])
     return draft.plan()
 
 
@@ -52,6 +63,12 @@ def _networks(networks: t.Iterable[Tree]) -> t.Iterator[Wish]:
 def _exports(exports: t.Iterable[Tree]) -> t.Iterator[Wish]:
     for index, export in enumerate(exports):
         yield "export", f"exports[{index}]", dict(export)
+
+
+def _l7(wishes: t.Mapping[str, t.Sequence[Tree] | None]) -> t.Iterator[Wish]:
+    for kind, given in wishes.items():
+        for path, element in _elements(f"{kind}s", given):
+            yield kind, path, dict(element)
 
 
 def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:

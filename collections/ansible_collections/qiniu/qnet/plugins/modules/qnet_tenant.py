@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Takes networks, tenants with their security groups, services and Service IPs, and exports, in the shape of the
     inventory variables
-    C(qnet_networks), C(qnet_tenants) and C(qnet_exports), and applies the difference in one transaction.
+    C(qnet_networks), C(qnet_tenants) and C(qnet_exports), L7 listeners and L7 routes, and applies the difference in
+    one transaction.
   - Either all of it is applied or nothing, and all problems are reported at once, each with its place in the lists.
   - A list that is left out is left alone. What says something about pods (such as C(replicas) or C(placement)) does
     not belong here,
@@ -172,6 +173,58 @@ options:
             counts as removed.
           - An empty text means never; so does a new export without it.
         type: str
+  l7_listeners:
+    description: The L7 listeners.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - Name of the listener, a DNS label, unique in the fleet.
+        type: str
+        required: true
+      balancer:
+        description:
+          - The service whose pods run nginx, said as group/service.
+          - Needed when the listener is created.
+        type: str
+      protocol:
+        description:
+          - What is spoken there.
+          - Needed when the listener is created.
+        type: str
+        choices: [http, https, tcp, udp]
+      port:
+        description:
+          - The port, 1 to 65535, unique in the balancer for TCP and for UDP.
+          - Needed when the listener is created.
+        type: int
+      settings:
+        description:
+          - All other options of the listener. C(docs/design/l7.md) lists them with the nginx directives behind them.
+          - They are replaced as a whole; an empty map clears them.
+        type: dict
+  l7_routes:
+    description: The L7 routes.
+    type: list
+    elements: dict
+    suboptions:
+      listener:
+        description:
+          - Name of the listener.
+        type: str
+        required: true
+      name:
+        description:
+          - Name of the route, a DNS label, unique in its listener.
+        type: str
+        required: true
+      settings:
+        description:
+          - The options of the route, such as C(hosts), C(path) and C(backends).
+          - C(docs/design/l7.md) lists them with the nginx directives behind them.
+          - They are replaced as a whole; an empty map clears them.
+        type: dict
   purge:
     description:
       - V(true) makes the lists that are given the whole truth. Objects of theirs that are in the database and not
@@ -189,6 +242,8 @@ seealso:
   - module: qiniu.qnet.qnet_service_ip
   - module: qiniu.qnet.qnet_export
   - module: qiniu.qnet.qnet_pod
+  - module: qiniu.qnet.qnet_l7_listener
+  - module: qiniu.qnet.qnet_l7_route
 """
 
 EXAMPLES = r"""
@@ -316,15 +371,25 @@ def main() -> None:
             "networks": _list_of(_module.element_options("network")),
             "tenants": _list_of(tenant),
             "exports": _list_of(_module.element_options("export")),
+            "l7_listeners": _list_of(_module.element_options("l7_listener")),
+            "l7_routes": _list_of(_module.element_options("l7_route")),
             "purge": {"type": "bool", "default": False},
         },
-        required_one_of=[["networks", "tenants", "exports"]],
+        required_one_of=[["networks", "tenants", "exports", "l7_listeners", "l7_routes"]],
         supports_check_mode=True,
     )
     params = module.params
 
     def planner(have: _model.State) -> _plan.Plan:
-        return _tenant.plan_tenants(have, params["networks"], params["tenants"], params["exports"], params["purge"])
+        return _tenant.plan_tenants(
+            have,
+            params["networks"],
+            params["tenants"],
+            params["exports"],
+            params["purge"],
+            params["l7_listeners"],
+            params["l7_routes"],
+        )
 
     dummy, result = _module.converge(module, planner)
     module.exit_json(**result)

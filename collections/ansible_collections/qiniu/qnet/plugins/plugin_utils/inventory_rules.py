@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_index import Index, Item, address_of, subnets
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_l7 import l7_problems
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_shape import FormatError, parse_timestamp
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path, Problem, render_path, suggest
 
@@ -36,7 +37,8 @@ class Fleet:
 def rule_problems(inventory: dict[str, Any], fleet: Fleet) -> list[Problem]:
     """Everything in `inventory` (variable name to value) that contradicts itself or the fleet."""
     index = Index.of(inventory)
-    return [problem for rule in _RULES for problem in rule(index, fleet)]
+    problems = [problem for rule in _RULES for problem in rule(index, fleet)]
+    return problems + list(l7_problems(inventory, index, fleet.has_file))
 
 
 def _unique_names(index: Index, dummy: Fleet) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_text
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path, Problem, nearest, suggest
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -224,7 +225,18 @@ def _datapath_id(text: str) -> None:
         raise FormatError("is no datapath id (16 hex digits in lower case, not all 0)", "Correct it, or remove it.")
 
 
+def _l7(check: Callable[[str], None]) -> Callable[[str], None]:
+    def checked(text: str) -> None:
+        try:
+            check(text)
+        except _l7_text.Refused as refused:
+            raise FormatError(refused.rule, refused.hint) from None
+
+    return checked
+
+
 _FORMATS: dict[str, Callable[[str], object]] = {
+    **{name: _l7(check) for name, check in _l7_text.FORMATS.items()},
     "dns-label": _dns_label,
     "service-reference": _service_reference,
     "subnet": _subnet,

@@ -9,17 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_marks import RELEASE, RUN
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import write_http
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Route, Site, Values, site
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_stream import write_stream
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
-
-RUN = "@run@"
-"""Stands for the directory of sockets and the pid, which differs between a trial and the real thing."""
-
-RELEASE = "@release@"
-"""Stands for the digest of all files, by which a reload is seen to have happened."""
 
 _MODULES = (
     "ndk_http_module",
@@ -28,14 +23,13 @@ _MODULES = (
     "ngx_http_brotli_filter_module",
     "ngx_stream_module",
 )
-_FILE_OPTIONS = frozenset({"certificate", "key", "client_ca", "ca", "users_file"})
 
 
 @dataclass(frozen=True)
 class Worker:
     """What the host decides: see roles/l7_balancer/defaults."""
 
-    processes: int = 1
+    processes: int | str = 1
     connections: int = 4096
     shutdown_seconds: int = 3600
     cache_size: str = "256m"
@@ -62,7 +56,7 @@ def render(
     tenants: Mapping[str, str],
     worker: Worker,
 ) -> Rendered:
-    """Render one balancer. `addresses`: (group/service, name of its Service IP) to address; `tenants`: group to tenant."""
+    """Render one balancer. `addresses`: (service, name of its Service IP) to address; `tenants`: group to tenant."""
     made = site(balancer, listeners, routes, addresses, tenants)
     beside: dict[str, str] = {}
 
@@ -165,13 +159,3 @@ def _lua_route(route: Route) -> dict[str, Any]:
         if route.get(option):
             found[option] = route.get(option)
     return found
-
-
-def files_of(values: Any) -> list[str]:
-    """The files that listeners and routes name, wherever they name them."""
-    if isinstance(values, Mapping):
-        found = [value for name, value in values.items() if name in _FILE_OPTIONS and isinstance(value, str)]
-        return found + [file for value in values.values() if not isinstance(value, str) for file in files_of(value)]
-    if isinstance(values, (list, tuple)):
-        return [file for value in values for file in files_of(value)]
-    return []

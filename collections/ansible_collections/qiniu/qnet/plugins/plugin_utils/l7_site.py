@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_schema
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_shared
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_rules import method_of
 
 Values = Mapping[str, Any]
 STREAM = ("tcp", "udp")
@@ -131,21 +132,6 @@ class Site:
         return [route for listener in self.listeners for route in listener.routes]
 
 
-def method_of(route: Values) -> str:
-    """How a backend of a route is chosen."""
-    chosen = (route.get("balance") or {}).get("method")
-    needs_pods = any(route.get(option) for option in ("sticky", "naming", "health_check"))
-    return chosen or ("round_robin" if needs_pods else "service_ip")
-
-
-def services_of(route: Values) -> list[str]:
-    """Every service that a route asks, as group/service, each once."""
-    asked = [*(route.get("backends") or ()), *(route.get("mirror") or ())]
-    if route.get("auth_request"):
-        asked.append(route["auth_request"])
-    return sorted({entry["service"] for entry in asked})
-
-
 def site(
     balancer: str,
     listeners: Sequence[Values],
@@ -171,7 +157,7 @@ def site(
 
 
 def _route(number: int, path: str, route: Values, listener: Values, addresses: Mapping[tuple[str, str], str]) -> Route:
-    inherited = {name: listener[name] for name in _l7_schema.SHARED if name in listener}
+    inherited = {name: listener[name] for name in _l7_shared.SHARED if name in listener}
     backends = [
         Backend(
             f"qnet.{listener['name']}.{route['name']}.{position}",

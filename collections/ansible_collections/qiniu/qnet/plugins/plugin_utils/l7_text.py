@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MARK = "# from "
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_marks import MARK
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=$@^*+,%!?|-][A-Za-z0-9_./:=$@~^*+,%!?|-]*\Z")
 
 
@@ -65,11 +66,3 @@ class Conf:
 
     def _put(self, line: str) -> None:
         self.lines.append("    " * self._depth + line)
-
-
-def source_of(configuration: str, line: int) -> str | None:
-    """The path in the last mark at or above a line of a configuration."""
-    for text in reversed(configuration.splitlines()[:line]):
-        if text.strip().startswith(MARK):
-            return text.strip().removeprefix(MARK)
-    return None

@@ -1,0 +1,36 @@
+# Copyright (c) qnet authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Marks in a rendered configuration: from a line that nginx complains about back to the item of the inventory."""
+
+from __future__ import annotations
+
+import re
+
+MARK = "# from "
+
+RUN = "@run@"
+"""Stands for the directory of sockets and the pid, which differs between a trial and the real thing."""
+
+RELEASE = "@release@"
+"""Stands for the digest of all files, by which a reload is seen to have happened."""
+
+
+def source_of(configuration: str, line: int) -> str | None:
+    """The path in the last mark at or above a line of a configuration."""
+    for text in reversed(configuration.splitlines()[:line]):
+        if text.strip().startswith(MARK):
+            return text.strip().removeprefix(MARK)
+    return None
+
+
+def explain(configuration: str, complaint: str) -> str:
+    """What nginx says, each line that names a place with the path of the item it comes from."""
+    told = []
+    for text in complaint.splitlines():
+        match = re.match(r"nginx: \[(?:emerg|alert|crit|error)\] (.*?)(?: in \S+:(\d+))?$", text)
+        if match is None:
+            continue
+        source = source_of(configuration, int(match[2])) if match[2] else None
+        told.append(f"{source}: nginx refuses it: {match[1]}" if source else f"nginx: {match[1]}")
+    return "\n".join(told) or complaint.strip()

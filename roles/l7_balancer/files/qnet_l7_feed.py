@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tell a balancer which pods there are: qnet_l7_feed.py FEED.JSON.
+
+Follows pods and exports in the intent database and hands what the balancer's routes need to nginx over its control
+socket, as one whole at every change; nginx is never reloaded for it. What was last said is kept in a file, so that a
+balancer starts while no database can be reached. Serves the metrics of nginx and its own on the loopback.
+
+FEED.JSON: {"group": …, "services": ["group/service", …], "database": [remotes], "private_key": …, "certificate": …,
+"ca_certificate": …, "control": socket, "metrics": socket, "state": file, "metrics_port": 9681}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ovs.db.idl
+import ovs.poller
+import ovs.stream
+
+TABLES: dict[str, dict[str, Any]] = {
+    "QNet_Global": {"generation": {"type": "integer"}},
+    "Security_Group": {"name": {"type": "string"}},
+    "Service": {"name": {"type": "string"}, "group": {"type": {"key": {"type": "uuid", "refTable": "Security_Group"}}}},
+    "Pod": {
+        "name": {"type": "string"},
+        "service": {"type": {"key": {"type": "uuid", "refTable": "Service"}}},
+        "port_name": {"type": "string"},
+        "weight": {"type": "integer"},
+        "state": {"type": "string"},
+    },
+    "Pod_Address": {"pod": {"type": {"key": {"type": "uuid", "refTable": "Pod"}}}, "address": {"type": "string"}},
+    "Export": {
+        "service": {"type": {"key": {"type": "uuid", "refTable": "Service"}}},
+        "to_group": {"type": {"key": {"type": "uuid", "refTable": "Security_Group"}}},
+        "ports": {"type": {"key": "string", "min": 0, "max": "unlimited"}},
+        "expires": {"type": {"key": "integer", "min": 0, "max": 1}},
+        "direct": {"type": "boolean"},
+    },
+}
+SCHEMA = {
+    "name": "QNet",
+    "version": "1.0.0",
+    "tables": {name: {"columns": columns} for name, columns in TABLES.items()},
+}
+LOOK_SECONDS = 1.0  # how often nginx is asked whether it still knows the pods: a restart forgets them
+
+
+def picture(
+    group: str, services: Iterable[str], tables: Mapping[str, Iterable[Any]], now: float
+) -> tuple[dict[str, Any], float | None]:
+    """What nginx is told, and when it changes by itself (an export expires), in seconds since the epoch."""
+    wanted = {name: {"direct": name.split("/")[0] == group, "ports": [], "pods": []} for name in services}
+    ends: list[int] = []
+    for export in tables["Export"]:
+        name = _service(export.service)
+        if name not in wanted or not export.direct or export.to_group.name != group:
+            continue
+        if export.expires and export.expires[0] <= now:
+            continue
+        ends += export.expires
+        wanted[name]["direct"], wanted[name]["ports"] = True, sorted(export.ports)
+    addresses: dict[Any, list[str]] = {}
+    for row in tables["Pod_Address"]:
+        addresses.setdefault(row.pod.uuid, []).append(row.address)
+    for pod in tables["Pod"]:
+        name = _service(pod.service)
+        mine = addresses.get(pod.uuid)
+        if name in wanted and mine:
+            wanted[name]["pods"].append(_pod(pod, sorted(mine, key=lambda text: (":" in text, text))[0]))
+    for service in wanted.values():
+        service["pods"].sort(key=lambda pod: pod["name"])
+    return {"services": wanted}, min(ends, default=None)
+
+
+def _service(row: Any) -> str:
+    return f"{row.group.name}/{row.name}"
+
+
+def _pod(row: Any, address: str) -> dict[str, Any]:
+    """One pod; its number is that at the end of its name."""
+    number = re.search(r"-(\d+)$", row.name)
+    told = {"name": row.name, "id": row.port_name, "address": address, "weight": row.weight, "state": row.state}
+    return {**told, "index": int(number[1])} if number else told
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(path: str, method: str, uri: str, body: str | None = None) -> bytes:
+    """A request over a Unix socket; OSError or HTTPException when it is not answered with 200."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request(method, uri, body)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise OSError(f"{method} {uri}: {answer.status} {text[:200].decode(errors='replace')}")
+        return text
+    finally:
+        connection.close()
+
+
+class Feeder:
+    """Follows the database and keeps one nginx informed."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self.told = told
+        self.state = Path(told["state"])
+        self.text = self.state.read_text(encoding="utf-8") if self.state.exists() else ""
+        self.pushed = ""
+        self.generation = 0
+        self.connected = False
+        self.failures = 0
+        self._ends: float | None = None
+        self._looked = 0.0
+
+    def run(self) -> None:
+        """Follow for ever."""
+        for name, put in (
+            ("private_key", ovs.stream.Stream.ssl_set_private_key_file),
+            ("certificate", ovs.stream.Stream.ssl_set_certificate_file),
+            ("ca_certificate", ovs.stream.Stream.ssl_set_ca_cert_file),
+        ):
+            if self.told.get(name):
+                put(self.told[name])
+        helper = ovs.db.idl.SchemaHelper(schema_json=SCHEMA)
+        helper.register_all()
+        idl = ovs.db.idl.Idl(",".join(self.told["database"]), helper, probe_interval=5000, leader_only=False)
+        seqno = 0
+        while True:
+            idl.run()
+            self.connected = idl.state == ovs.db.idl.Idl.IDL_S_MONITORING
+            if self.connected and (idl.change_seqno != seqno or self._expired()):
+                seqno = idl.change_seqno
+                self.look({name: idl.tables[name].rows.values() for name in TABLES})
+            self.push()
+            poller = ovs.poller.Poller()
+            idl.wait(poller)
+            poller.timer_wait(self._pause())
+            poller.block()
+
+    def _expired(self) -> bool:
+        return self._ends is not None and time.time() >= self._ends
+
+    def _pause(self) -> int:
+        """Milliseconds until something is due by itself."""
+        due = 0.1 if self.text != self.pushed else LOOK_SECONDS
+        if self._ends is not None:
+            due = min(due, max(0.0, self._ends - time.time()))
+        return int(due * 1000) + 1
+
+    def look(self, tables: Mapping[str, Iterable[Any]]) -> None:
+        """Take over what the database says."""
+        told, self._ends = picture(self.told["group"], self.told["services"], tables, time.time())
+        self.generation = next((row.generation for row in tables["QNet_Global"]), 0)
+        text = json.dumps(told, sort_keys=True)
+        if text != self.text:
+            self.text = text
+            self.push()
+            partial = self.state.with_suffix(".new")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, self.state)
+
+    def push(self) -> None:
+        """Tell nginx, when it does not know yet."""
+        try:
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._looked = time.monotonic()
+                if not json.loads(ask(self.told["control"], "GET", "/state"))["known"]:
+                    self.pushed = ""
+            if self.text and self.text != self.pushed:
+                ask(self.told["control"], "PUT", "/pods", self.text)
+                self.pushed = self.text
+        except (OSError, http.client.HTTPException, ValueError):
+            self.failures += 1
+            self.pushed = ""
+
+    def metrics(self) -> str:
+        """Our own metrics as text."""
+        lines = []
+        for name, kind, text, value in (
+            ("feed_connected", "gauge", "Whether the intent database is followed.", int(self.connected)),
+            ("feed_generation", "gauge", "Generation of the intent that was last seen.", self.generation),
+            ("feed_failures_total", "counter", "How often nginx could not be told.", self.failures),
+        ):
+            title = f"qnet_l7_{name}"
+            lines += [f"# HELP {title} {text}", f"# TYPE {title} {kind}", f"{title} {value}"]
+        return "\n".join([*lines, ""])
+
+
+def serve_metrics(feeder: Feeder, port: int) -> None:
+    """Serve /metrics on the loopback, in a thread of its own."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = feeder.metrics().encode()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                body += ask(feeder.told["metrics"], "GET", "/metrics")
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(body if self.path == "/metrics" else b"")
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Say nothing for each request."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+def main(arguments: list[str]) -> None:
+    """Read the configuration and run."""
+    feeder = Feeder(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
+    if feeder.told.get("metrics_port"):
+        serve_metrics(feeder, feeder.told["metrics_port"])
+    feeder.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
