@@ -26,11 +26,17 @@ def content_hash(source: pathlib.Path, requirements: pathlib.Path) -> str:
     """A hash over all that goes into the archive: sources, pins, and the Python that builds it."""
     digest = hashlib.sha256(f"{platform.machine()} {sys.version_info[:2]}\n".encode())
     files = [source / "pyproject.toml", requirements, pathlib.Path(__file__)]
-    files += sorted(path for path in (source / "src").rglob("*") if path.is_file() and not is_derived(path))
+    files += sorted(path for path in sources(source) if path != source / "pyproject.toml")
     for path in files:
         digest.update(f"{path.name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def sources(source: pathlib.Path) -> list[pathlib.Path]:
+    """The files that the controller is built from: its code, and what is installed beside it."""
+    inner = [path for name in ("src", "share") for path in (source / name).rglob("*")]
+    return [source / "pyproject.toml", *(path for path in inner if path.is_file() and not is_derived(path))]
 
 
 def is_derived(path: pathlib.Path) -> bool:
@@ -67,11 +73,10 @@ def build(source: pathlib.Path, requirements: pathlib.Path, archive: pathlib.Pat
 
 def copy_sources(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copy the sources: a build would leave files among them."""
-    for path in (source / "pyproject.toml", *(source / "src").rglob("*")):
-        if path.is_file() and not is_derived(path):
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(path.read_bytes())
+    for path in sources(source):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
 
 
 def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
