@@ -99,6 +99,7 @@ def _write_http_base(conf: Conf, made: Site, worker: Worker) -> None:
     for name, size in (("pods", "16m"), ("metrics", "4m"), ("health", "2m")):
         conf.flags("lua_shared_dict", f"qnet_{name}", size)
     conf.flags("lua_socket_log_errors", "off")
+    conf.flags("uninitialized_variable_warn", "off")  # a request that is no HTTP has no route to log
     conf.lua("init_by_lua_block", f'require("qnet.config").load([==[{_lua_config(made)}]==], "{RELEASE}")')
     conf.lua("init_worker_by_lua_block", 'require("qnet.worker").start()')
     conf.lua("log_by_lua_block", 'require("qnet.metrics").log()')
@@ -121,6 +122,7 @@ def _write_control(conf: Conf) -> None:
     with conf.block("server"):
         conf.add("listen", f"unix:{RUN}/control.sock")
         conf.flags("access_log", "off")
+        conf.lua("log_by_lua_block", "")
         conf.flags("client_max_body_size", "64m")
         conf.flags("client_body_buffer_size", "64m")
         with conf.block("location", "/"):
@@ -128,6 +130,7 @@ def _write_control(conf: Conf) -> None:
     with conf.block("server"):
         conf.add("listen", f"unix:{RUN}/metrics.sock")
         conf.flags("access_log", "off")
+        conf.lua("log_by_lua_block", "")
         with conf.block("location", "=", "/metrics"):
             conf.lua("content_by_lua_block", 'require("qnet.metrics").serve()')
 
