@@ -82,7 +82,7 @@ def test_the_columns_are_those_of_the_schema() -> None:
     for table, columns in COLUMNS.items():
         for name, column in columns.items():
             assert plain(column["type"]) == plain(schema[table]["columns"][name]["type"]), f"{table}.{name}"
-    # What happens at L7 is between the role l7_balancer and nginx; to the controller balancers are pods like any others.
+    # What happens at L7 is between the role l7_balancer and nginx; to the controller balancers are pods like others.
     assert set(COLUMNS) | {"L7_Listener", "L7_Route"} == set(schema)
 
 
