@@ -17,7 +17,7 @@ import subprocess
 BASE, OWN, STATE = pathlib.Path("/machine"), pathlib.Path("/own"), pathlib.Path("/var/lib/machine")
 # One without AVX: as QEMU 7.2 emulates it, systemd in the machine fails to mount and to write files.
 PROCESSOR = "Westmere"
-KERNEL_ARGUMENTS = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=5 quiet"
+KERNEL_ARGUMENTS = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=5 loglevel=4"
 
 
 def run(*argv: str, stdin: str | None = None) -> None:
@@ -33,6 +33,8 @@ def bridge(number: int) -> None:
     run("ip", "tuntap", "add", inner, "mode", "tap", "vnet_hdr")
     for port in (outer, inner):
         run("ip", "link", "set", port, "master", joined, "up")
+        # Podman's bridge sends broadcasts back to where they came from; from those nothing must be learnt.
+        run("bridge", "link", "set", "dev", port, "learning", "off")
     run("ip", "link", "set", joined, "up")
 
 
@@ -93,6 +95,7 @@ def main() -> None:
         "qemu-system-x86_64", "-name", told["name"], "-machine", "q35", "-cpu", PROCESSOR,
         "-accel", os.environ.get("QNET_LAB_ACCELERATOR") or "tcg",
         "-m", str(told["mebibytes"]), "-nodefaults", "-display", "none", "-serial", "stdio",
+        "-monitor", f"unix:{STATE}/monitor,server=on,wait=off",
         "-kernel", str(BASE / "vmlinuz"), "-initrd", str(first_stage(told)), "-append", KERNEL_ARGUMENTS,
         "-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe", "-device", "virtio-rng-pci",
     ]  # fmt: skip
