@@ -65,7 +65,7 @@ format: $(VENV_STAMP) ## Format the Python code and fix what ruff can fix
 	ruff format
 
 # ----------------------------------------------------------------------------------------------------------- tests
-LEVELS := unit property modules policy molecule fleet
+LEVELS := unit property modules policy l7 molecule fleet
 
 .PHONY: test
 test: packages venv ## Run all levels of tests (root, Debian 12); installs what it needs
@@ -76,9 +76,9 @@ test: packages venv ## Run all levels of tests (root, Debian 12); installs what 
 COLLECTION := collections/ansible_collections/qiniu/qnet
 POLICY := controller/tests/policy
 MODULES := $(COLLECTION)/tests/integration
-FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e
+FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7
 
-.PHONY: test-unit test-property test-modules test-policy test-molecule test-fleet
+.PHONY: test-unit test-property test-modules test-policy test-l7 test-molecule test-fleet
 test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
 	pytest -m "not hypothesis" $(FAST)
 test-property: $(VENV_STAMP) ## Property tests (hypothesis)
@@ -87,6 +87,8 @@ test-modules: $(VENV_STAMP) ## Every module against a private ovsdb-server and a
 	pytest $(MODULES)
 test-policy: $(VENV_STAMP) ## Random tenants: oracle = pipeline = packets on a live Open vSwitch
 	pytest $(POLICY)
+test-l7: $(VENV_STAMP) ## Every option of the L7 balancer: real requests to a real nginx
+	pytest tests/l7
 test-molecule: $(VENV_STAMP) ## Roles on hosts of the lab: converge, idempotence, verify
 	tools/molecule.sh
 test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab

@@ -9,6 +9,9 @@ packages=(
   openvswitch-switch openvswitch-common       # private switches and databases of the tests
   python3-openvswitch python3-netaddr         # what modules use on a host
   iproute2 iputils-ping ethtool procps        # pods of the tests
+  nginx-light libnginx-mod-http-lua libnginx-mod-http-headers-more-filter # the L7 balancer of the tests
+  libnginx-mod-http-brotli-filter libnginx-mod-stream lua-cjson
+  curl wrk nghttp2-client                     # its clients
 )
 
 missing=()
@@ -23,6 +26,10 @@ if ! command -v apt-get >/dev/null; then
 elif ((EUID != 0)); then
   echo "qnet: not root: run as root, or install first: apt-get install ${missing[*]}" >&2
   exit 1
+fi
+# nginx is for the tests to start; the distribution would start one of its own at once.
+if [[ ! -e /usr/sbin/nginx && ! -e /etc/systemd/system/nginx.service && -d /etc/systemd/system ]]; then
+  ln -s /dev/null /etc/systemd/system/nginx.service
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet --quiet

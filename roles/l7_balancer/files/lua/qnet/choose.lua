@@ -77,10 +77,26 @@ local function admit_named(route)
     end
 end
 
+-- Whether a route that chooses among pods has any to choose; the balancer phase could only say 500.
+local function has_pods(route)
+    for _, backend in ipairs(route.backends) do
+        local service = pods.service(backend.service)
+        if service and #pods.choices(service, backend.port) > 0 then
+            return true
+        end
+    end
+end
+
 function choose.admit(key)
     local route = config.routes[key]
     if route.naming then
-        return admit_named(route)
+        admit_named(route)
+    end
+    if route.method ~= "service_ip" and not ngx.ctx.qnet_pod and not has_pods(route) then
+        return refuse(503, "no pod of this route can be asked")
+    end
+    if route.naming then
+        return
     end
     for _, naming in ipairs(config.listeners[route.listener] or {}) do
         if named(naming, true) then
@@ -116,7 +132,8 @@ local function select_pod(route, service, version, port, tried)
     end
     local method = methods[route.method] or methods.round_robin
     local key = (route.method == "hash" or route.method == "client_hash") and key_of(route) or nil
-    return method(list, state, tried, key, busy)
+    -- When all were tried, the last one is as good as any; what it answers is the answer.
+    return method(list, state, tried, key, busy) or list[1]
 end
 
 setmetatable(states, { __mode = "k" })

@@ -24,6 +24,15 @@ def source_of(configuration: str, line: int) -> str | None:
     return None
 
 
+def _line_of_variable(configuration: str, complaint: str) -> int:
+    """The line of a variable that does not exist, which nginx names without a place; 0 when it is something else."""
+    match = re.fullmatch(r'unknown "(\w+)" variable', complaint)
+    if match is None:
+        return 0
+    used = re.compile(rf"\$(?:{match[1]}\b|\{{{match[1]}\}})")
+    return next((number for number, text in enumerate(configuration.splitlines(), 1) if used.search(text)), 0)
+
+
 def explain(configuration: str, complaint: str) -> str:
     """What nginx says, each line that names a place with the path of the item it comes from."""
     told = []
@@ -31,6 +40,7 @@ def explain(configuration: str, complaint: str) -> str:
         match = re.match(r"nginx: \[(?:emerg|alert|crit|error)\] (.*?)(?: in \S+:(\d+))?$", text)
         if match is None:
             continue
-        source = source_of(configuration, int(match[2])) if match[2] else None
+        line = int(match[2]) if match[2] else _line_of_variable(configuration, match[1])
+        source = source_of(configuration, line)
         told.append(f"{source}: nginx refuses it: {match[1]}" if source else f"nginx: {match[1]}")
     return "\n".join(told) or complaint.strip()

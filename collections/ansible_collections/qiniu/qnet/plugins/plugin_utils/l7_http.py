@@ -46,6 +46,9 @@ _LOG = (
     ("request_id", "$request_id"),
     ("user_agent", "$http_user_agent"),
 )
+VARIABLES = ("listener", "route", "pod", "backend", "key")
+"""What is set for each request, with qnet_ before it."""
+
 _NUMBERS = ("status", "bytes", "seconds")
 
 
@@ -207,8 +210,8 @@ def _write_server(conf: Conf, listener: Listener, server: Server, context: Conte
         words += [] if server.names else ["default_server"]
         conf.flags("listen", str(listener.port), *words)
         conf.add("server_name", *(server.names or ("_",)))
-        for variable, value in (("listener", listener.name), ("route", ""), ("pod", ""), ("backend", ""), ("key", "")):
-            conf.add("set", f"$qnet_{variable}", value)
+        for variable in VARIABLES:
+            conf.add("set", f"$qnet_{variable}", listener.name if variable == "listener" else "")
         if server.certificate is not None:
             write_tls(conf, listener, server.certificate, context)
         _write_client_connections(conf, listener)

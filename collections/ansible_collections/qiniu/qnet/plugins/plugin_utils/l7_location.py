@@ -187,7 +187,7 @@ def _write_backends(conf: Conf, listener: Listener, route: Route, context: Conte
         conf.add("set", "$qnet_key", route.get("balance", "key"))
     if len(route.backends) > 1:
         conf.add("set", "$qnet_backend", f"$qnet_choice_{route.number}")
-    if context.naming or route.get("sticky"):
+    if context.naming or route.by_pods:
         conf.lua("access_by_lua_block", f'require("qnet.choose").admit("{route.key}")')
     if route.get("sticky"):
         conf.lua("header_filter_by_lua_block", f'require("qnet.choose").stick("{route.key}")')

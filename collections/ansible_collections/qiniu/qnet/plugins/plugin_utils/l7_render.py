@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.qiniu.qnet.plugins.module_utils._l7_marks import RELEASE, RUN
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import write_http
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import VARIABLES, write_http
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Route, Site, Values, site
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_stream import write_stream
@@ -121,6 +121,8 @@ def _write_control(conf: Conf) -> None:
     conf.mark("the balancer itself")
     with conf.block("server"):
         conf.add("listen", f"unix:{RUN}/control.sock")
+        for variable in VARIABLES:  # known to the log's format also where no listener speaks HTTP
+            conf.add("set", f"$qnet_{variable}", "")
         conf.flags("access_log", "off")
         conf.lua("log_by_lua_block", "")
         conf.flags("client_max_body_size", "64m")

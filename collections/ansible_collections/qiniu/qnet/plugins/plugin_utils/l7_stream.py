@@ -31,9 +31,13 @@ def write_stream(conf: Conf, site: Site, context: Context) -> None:
 
 
 def _write_names(conf: Conf, site: Site, listeners: list[Listener]) -> None:
-    for listener in listeners:
-        with conf.block("map", '""', f"$qnet_listener_{listener.number}"):
-            conf.add("default", listener.name)
+    # Looked up as late as a backend is needed: the name in a TLS hello is not known before.
+    with conf.block("map", "$qnet_listener", "$qnet_backend"):
+        conf.flags("default", '""')
+        for listener in listeners:
+            if listener.routes:
+                named = any(route.get("hosts") for route in listener.routes)
+                conf.add(listener.name, f"$qnet_to_{listener.number}" if named else _choice(listener.routes[0]))
     for variable, pick in (
         ("$qnet_service", lambda route, backend: backend.service),
         ("$qnet_route", lambda route, backend: route.key),
@@ -82,7 +86,6 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
         words = ["udp"] if listener.protocol == "udp" else ["ssl"] if listener.tls else []
         conf.flags("listen", str(listener.port), *words, *(["proxy_protocol"] if _proxy_in(listener) else []))
         conf.add("set", "$qnet_listener", listener.name)
-        conf.add("set", "$qnet_backend", f"$qnet_to_{number}" if named else _choice(first))
         if listener.tls:
             write_tls(conf, listener, listener.values["certificates"][0], context)
         elif named:

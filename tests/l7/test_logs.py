@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The access log and the metrics."""
+
+from __future__ import annotations
+
+from tests.l7.conftest import Scene
+from tests.l7.covers import covers
+
+
+@covers("route.access_log.format", "route.access_log.only_errors", "route.access_log.enabled")
+def test_the_format_of_the_access_log(scene: Scene) -> None:
+    log = scene.balancer.directory / "logs/access.log"
+    scene.configure(
+        scene.route("own", access_log={"format": '$remote_addr "$request" $status', "only_errors": True}),
+        scene.route("none", path="/none", access_log={"enabled": False}),
+    )
+    for path in ("/fine", "/none", "/status/500"):
+        scene.get(path)
+    scene.configure()  # the old worker has written its last line
+    assert log.read_text().splitlines() == ['127.0.0.1 "GET /status/500 HTTP/1.1" 500']
+
+
+@covers("route.access_log.enabled")
+def test_a_request_without_a_route_is_logged_as_well(scene: Scene) -> None:
+    scene.configure(scene.route(path="/only"))
+    scene.get("/other")
+    (line,) = scene.balancer.log()
+    assert (line["listener"], line["route"], line["service"], line["status"]) == ("web", "", "", 404)
+
+
+def test_metrics_count_requests_by_route_service_and_status(scene: Scene) -> None:
+    scene.configure(scene.route(), scene.route("fixed", path="/fixed", respond={"status": 204}))
+    for path in ("/", "/", "/status/500", "/fixed"):
+        scene.get(path)
+    lines = scene.balancer.metrics().splitlines()
+    labels = 'listener="web",route="all",service="fop/image"'
+    assert f'qnet_l7_requests_total{{{labels},status="200"}} 2' in lines
+    assert f'qnet_l7_requests_total{{{labels},status="500"}} 1' in lines
+    assert 'qnet_l7_requests_total{listener="web",route="fixed",service="",status="204"} 1' in lines
+    assert f"qnet_l7_request_duration_seconds_count{{{labels}}} 3" in lines
+    names = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
+    told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} <= told
