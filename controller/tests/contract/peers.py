@@ -169,9 +169,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(authority: Authority, limits: Limits = QUICK) -> AsyncIterator[Scene]:
+async def scene(authority: Authority, limits: Limits = QUICK, owner: Owner | None = None) -> AsyncIterator[Scene]:
     """A server on a free port of the loopback."""
-    owner = Owner()
+    owner = owner or Owner()
     certificate, key = authority.issue("controller")
     server = await listen("127.0.0.1", 0, tls_context(authority.ca, certificate, key), owner, limits)
     made = Scene(owner, server.sockets[0].getsockname()[1], authority)

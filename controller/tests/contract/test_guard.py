@@ -116,11 +116,11 @@ def test_what_is_read_is_what_was_sent() -> None:
     assert second.key[2] == (("reg0", 0x64, 0xFFFFFF), ("reg1", 1, 0xFFFF))
     assert (third.key[2], third.key[0], third.key[1]) == ((), 2, 100)
     assert first.cookie == 0x71040000_00000001
-    assert codec.read_ports(SAMPLES["ports"]) == [Port(5, "veth5", True)] * 2
+    assert codec.read_ports(SAMPLES["ports"]) == [Port(5, "veth5", True, hardware=b"\x02\0\0\0\0\5")] * 2
     assert list(reading.groups(SAMPLES["groups"])) == [77]
     assert list(reading.meters(SAMPLES["meters"])) == [3]
     (foreign,) = reading.foreign_flows(SAMPLES["flow updates"])
-    assert foreign == Tampered("flow", False, (Table.PLAN, 9, first.key[2]))
+    assert foreign == Tampered("flow", False, (Table(2), 9, first.key[2]))
     assert reading.foreign_request(SAMPLES["request forward"]) == Tampered("group", True, number=9)
     assert codec.read_hello(SAMPLES["hello"]) == {6}
     assert codec.read_hello(SAMPLES["hello with two words of versions"]) == {6, 32}

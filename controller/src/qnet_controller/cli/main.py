@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import ssl
@@ -22,6 +23,7 @@ LOG = logging.getLogger("qnet_controller")
 
 _PKI_HINT = "run the certificates role"
 HAND_OVER_SECONDS = 5.0
+GC_THRESHOLDS = (100_000, 50, 100)  # little of what decisions make is cyclic
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
 
 
@@ -99,6 +101,7 @@ def main() -> int:
     if arguments.check:
         print(f"{arguments.config}: ok")
         return EXIT_OK
+    gc.set_threshold(*GC_THRESHOLDS)
     return asyncio.run(run(config, context))
 
 

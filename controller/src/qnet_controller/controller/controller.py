@@ -8,13 +8,13 @@ change of the model is corrected on all mastered switches before a packet is dec
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from functools import partial
 from typing import Any
 
 from ..config import Config
-from ..decide.decide import Kind
 from ..model.model import Model, Touches
 from ..model.objects import Host
 from ..openflow.codec import Role, Roles, SwitchError
@@ -23,12 +23,12 @@ from ..openflow.session import Session
 from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port, Tampered
 from ..pipeline.program import SwitchProgram
-from ..pipeline.tables import Table
 from . import names, status
 from .expiry import Expiry
 from .health import Health
 from .mastership import Mastership
 from .metrics import Metrics
+from .packets import Packets
 from .receipts import Receipts
 from .rotation import Rotation
 from .switch import FIRST_RETRY_SECONDS, Switch
@@ -37,11 +37,11 @@ from .word import Word
 LOG = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 3.0
+FREEZE_AGAIN_SECONDS = 30.0  # by when all switches have been adopted
 HOST_GRACE_SECONDS = 3.0
 LINES_PER_SECOND = 20  # of a kind that others can cause in numbers
 _LOGGED_FAILURES = 5
 _FIRST_RESERVED_PORT = 0xFFFFFF00
-_TABLE_TITLES = {int(table): table.title for table in Table}
 
 
 class Controller:
@@ -62,6 +62,7 @@ class Controller:
         self._health = Health(self.model, self.switches, self.metrics)
         self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
+        self._packets = Packets(self.model, self.metrics, self._flush, self._commit, self._adopt_later)
         self._expiry = Expiry(self.model, self.receipts, self._touch)
         self.loaded = False
         self.settled = False
@@ -74,7 +75,6 @@ class Controller:
         self._programs: dict[int, SwitchProgram] = {}
         self._dirty: Touches = frozenset()
         self._settling: asyncio.TimerHandle | None = None
-        self._refusals = names.Budget(LINES_PER_SECOND)
         self._reports = names.Budget(LINES_PER_SECOND)
 
     # -- intent ----------------------------------------------------------------------------------------------------
@@ -271,6 +271,12 @@ class Controller:
         absent = sorted(h.name for h in self.model.hosts.values() if h.datapath_id not in self.switches)
         LOG.info("settled with %d switches%s", len(self.switches), f"; absent: {', '.join(absent)}" if absent else "")
         self.mastership.begin()
+        self._freeze()
+        self._loop.call_later(FREEZE_AGAIN_SECONDS, self._freeze)
+
+    def _freeze(self) -> None:
+        """Leave what has been built so far out of garbage collection: it would stop all switches for its duration."""
+        gc.freeze()
 
     @property
     def ready(self) -> bool:
@@ -438,33 +444,14 @@ class Controller:
         if session.congested:  # the flow would wait in the queue; the pair asks again
             self.metrics.packet_in_dropped.labels("congested").inc()
             return
-        self._flush()
-        table = _TABLE_TITLES.get(packet.table, str(packet.table))
-        self.metrics.packet_in.labels(switch.host, table).inc()
-        try:
-            answer = program.packet_in(packet, time.time())
-            session.send(answer.commands, answer.packet_out)
-        except Exception:
-            self._adopt_later(switch)  # the program and the switch may differ now
-            raise
-        kind = answer.kind.name.lower()
-        self.metrics.flow_mods.labels(switch.host).inc(len(answer.commands))
-        self.metrics.decisions.labels(kind).inc()
-        self.metrics.packet_in_duration.observe(time.perf_counter() - began)
-        # What is refused is worth a line, as long as a scan does not fill the log with them.
-        level = logging.INFO if answer.kind is Kind.DROP and self._refusals.allow(began) else logging.DEBUG
-        if LOG.isEnabledFor(level):
-            LOG.log(level, "%s at %s, table %s: %s", names.packet_name(self.model, packet), switch.host, table, kind)
+        self._packets.decide(switch, program, packet, began)
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended by itself or was deleted behind our back."""
         switch = self._switch(session)
         program = switch.ready() if switch else None
-        if switch is None or program is None:
-            return
-        self._flush()
-        self.metrics.flow_removed.labels(switch.host).inc()
-        self._commit(switch, program.flow_removed(removed, time.time()))
+        if switch is not None and program is not None:
+            self._packets.flow_removed(switch, removed)
 
     # -- for people ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..openflow.codec import Roles
 from ..openflow.session import Session
-from ..pipeline.messages import FlushZone, PacketIn, Tampered
+from ..pipeline.messages import FlowRemoved, FlushZone, PacketIn, Tampered
 from ..pipeline.program import SwitchProgram
 
 FIRST_RETRY_SECONDS = 1.0
@@ -42,6 +42,7 @@ class Switch:
     program: SwitchProgram | None = None
     owed: dict[FlushZone, None] = field(default_factory=dict)
     tampered: list[Tampered] = field(default_factory=list)
+    ended: list[FlowRemoved] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
     retry_seconds: float = FIRST_RETRY_SECONDS

@@ -24,6 +24,7 @@ class Limits:
     high_water: int = 1 << 20
     max_backlog: int = 1000
     max_queued: int = 128 << 20
+    max_unheard: int = 1 << 20
     max_multipart: int = 256 << 20
 
 

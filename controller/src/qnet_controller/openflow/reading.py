@@ -24,7 +24,9 @@ from ..pipeline.tables import Table
 from . import oxm
 from .guard import GROUP_MOD, SHORT_UPDATE_EVENTS, Violation, elements
 
-_PACKET_IN = Struct("!IHBBQ")
+_TABLE_AT, _MATCH_AT, _MATCH_LENGTH_AT = 15, 24, 26  # in a PACKET_IN
+_REMEMBERED_MATCHES = 1 << 16
+_fields_of: dict[bytes, dict[str, int]] = {}
 _FLOW_REMOVED = Struct("!BBHHHQ")
 _FLOW_DESC = Struct("!HxxBxHHHHHQ")
 
@@ -46,9 +48,23 @@ def key(table: int, priority: int, matching: Match) -> FlowKey:
 
 def packet_in(data: bytes) -> PacketIn:
     """PACKET_IN: table, packet and pipeline fields."""
-    _, _, _, table, _ = _PACKET_IN.unpack_from(data, 8)
-    matching, after = oxm.decode_match(data, 24, len(data))
-    return PacketIn(table, data[after + 2 :], {name: value for name, value, _ in matching})
+    # Packets of one pod come with the same fields over and over: their bytes are the key, so they are decoded once.
+    length = data[_MATCH_LENGTH_AT] << 8 | data[_MATCH_LENGTH_AT + 1]
+    matched = data[_MATCH_AT : _MATCH_AT + length]
+    fields = _fields_of.get(matched)
+    if fields is None:
+        fields = _fields(matched)
+    return PacketIn(data[_TABLE_AT], data[_MATCH_AT + length + -length % 8 + 2 :], fields)
+
+
+def _fields(matched: bytes) -> dict[str, int]:
+    """The pipeline fields of a match, which is remembered."""
+    padded = matched + bytes(-len(matched) % 8)
+    matching, _ = oxm.decode_match(padded, 0, len(padded))
+    if len(_fields_of) >= _REMEMBERED_MATCHES:
+        _fields_of.clear()
+    found = _fields_of[matched] = {name: value for name, value, _ in matching}
+    return found
 
 
 def flow_removed(data: bytes) -> FlowRemoved:

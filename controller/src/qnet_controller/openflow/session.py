@@ -20,6 +20,7 @@ from .codec import Role, Roles
 from .events import Dump, Events, Limits, Refused, SessionClosed
 from .guard import Multipart, Type, Violation
 from .outbox import Outbox
+from .stream import Stream
 
 LOG = logging.getLogger(__name__)
 
@@ -39,23 +40,18 @@ class _Request:
     size: int = 0
 
 
-class Session(asyncio.Protocol):
+class Session(Stream):
     """One connection with a switch. `datapath_id` and `peer_name` (of its certificate) are known when identified."""
 
     def __init__(self, events: Events, limits: Limits) -> None:
+        super().__init__(limits)
         self.events = events
-        self.limits = limits
         self.peer_name = ""
         self.address = ""
         self.role: int = Roles.NOCHANGE  # in the order of the wire: newer than any reply that is still being awaited
         self.datapath_id: int | None = None
-        self.closing = ""
         self._paused = False
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._input = bytearray()
         self._negotiated = False
-        self._heard = self._loop.time()
         self._timers: list[asyncio.TimerHandle] = []
         self._xid = 0
         self._monitors = self._monitored = False
@@ -134,18 +130,6 @@ class Session(asyncio.Protocol):
         """Whether what is sent now would wait behind much else."""
         return self._paused or self._outbox.backlog > self.limits.max_backlog
 
-    def close(self, reason: str) -> None:
-        """End the connection after what is queued has been sent."""
-        if self._transport and not self.closing:
-            self.closing = reason
-            self._transport.close()
-
-    def drop(self, reason: str) -> None:
-        """End the connection now."""
-        if self._transport and not self._transport.is_closing():
-            self.closing = self.closing or reason
-            self._transport.abort()
-
     def _violated(self, reason: str) -> None:
         LOG.warning("dropped %s: %s", self, reason)
         self._deliver("violated", reason)
@@ -170,38 +154,7 @@ class Session(asyncio.Protocol):
         self._xid = self._xid % _XIDS + 1
         return self._xid
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; a switch that does not read them is dropped."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._transport.get_write_buffer_size() > self.limits.max_queued:
-            LOG.warning("dropped %s: does not read, %d bytes are queued", self, self.limits.max_queued)
-            self.drop("does not read what it is sent")
-            return
-        self._transport.write(data)
-
     # -- input ---------------------------------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes, handle every message that is complete."""
-        self._heard = self._loop.time()
-        self._input += data
-        if self._transport is None:  # TLS may hand over bytes before it hands over the connection
-            return
-        offset = 0
-        try:
-            while len(self._input) - offset >= guard.HEADER_SIZE and not self.closing:
-                version, kind, length, _ = guard.HEADER.unpack_from(self._input, offset)
-                self._check_header(version, kind, length)
-                if len(self._input) - offset < length:
-                    break
-                message = bytes(self._input[offset : offset + length])
-                offset += length
-                guard.check(kind, message)
-                self._handle(kind, message)
-        except Violation as violation:
-            self._violated(str(violation))
-        del self._input[:offset]
 
     def _check_header(self, version: int, kind: int, length: int) -> None:
         if length < guard.HEADER_SIZE:

@@ -346,9 +346,13 @@ def encode_command(command: Command) -> list[tuple[int, bytes]]:
 
 def encode_packet_out(packet: PacketOut, xid: int) -> bytes:
     """A packet-out message."""
-    actions = encode_actions(packet.actions)
-    matching = oxm.encode_match(match((IN_PORT, packet.in_port)))
-    return message(PACKET_OUT, _PACKET_OUT.pack(NO_BUFFER, len(actions)) + matching + actions + packet.data, xid)
+    return message(PACKET_OUT, _packet_out_head(packet.in_port, packet.actions) + packet.data, xid)
+
+
+@lru_cache(1 << 16)
+def _packet_out_head(in_port: int, actions: Actions) -> bytes:
+    encoded = encode_actions(actions)
+    return _PACKET_OUT.pack(NO_BUFFER, len(encoded)) + oxm.encode_match(match((IN_PORT, in_port))) + encoded
 
 
 def bundle_control(bundle: int, what: int, xid: int) -> bytes:

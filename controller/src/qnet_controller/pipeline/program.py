@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin, backends
@@ -267,13 +268,17 @@ class SwitchProgram:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, pair], now))
-        commands = self._demand([*more, *self._back(pair, addresses.source), pair], now)
-        values = {VNI: pair.vni, SOURCE_GROUP: pair.group, ORIGIN: pair.origin, SOURCE_ZONE: _read(packet, SOURCE_ZONE)}
-        again: Actions = (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
+        commands = self._demand([*more, pair], now, self._back(pair, addresses.source))
+        again = _again(pair.vni, pair.group, pair.origin, _read(packet, SOURCE_ZONE))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
 
     def _back(self, pair: Pair, source: bytes) -> list[Demand]:
         """The pairs that the answers will ask for, so that they need not ask."""
+        ends = self._model.recall(("back", self._datapath_id, pair.vni, pair.address), lambda: self._ends(pair))
+        return [Pair(origin, pair.vni, group, source) for origin, group in ends]
+
+    def _ends(self, pair: Pair) -> tuple[tuple[Origin, int], ...]:
+        """From where, and from which groups, a pair is answered."""
         network = self._model.network_by_vni[pair.vni]
         owner = self._model.owner.get((network.name, pair.address))
         pods: list[Pod] = []
@@ -281,23 +286,26 @@ class SwitchProgram:
             pods = backends(self._model, owner)
         elif isinstance(owner, Pod):
             pods = [owner]
-        back: set[Pair] = set()
+        ends: set[tuple[Origin, int]] = set()
         for pod in pods:
             group = self._model.groups.get(pod.group)
             location = self._model.location(pod)
             if group is not None and location is not None:
                 here = location.datapath_id == self._datapath_id
-                back.add(Pair(Origin.POD if here else Origin.TUNNEL, pair.vni, group.number, source))
-        return sorted(back)
+                ends.add((Origin.POD if here else Origin.TUNNEL, group.number))
+        return tuple(sorted(ends))
 
-    def _demand(self, demands: Iterable[Demand], now: float) -> Commands:
-        """Make sure of demands that packets have just asked for.
+    def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
+        """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
 
         A packet that asks for what is installed has lost a race with the flow's expiry, or the flow was deleted
         behind our back: an allowing root is said again.
         """
         changed: dict[Owner, Program | None] = {}
         repeat: list[Entry[Owner]] = []
+        for demand in besides:
+            if demand not in self._programs:
+                changed[demand] = self._compiler.program(demand, now)
         for demand in demands:
             known = self._programs.get(demand)
             if known is None:
@@ -466,6 +474,13 @@ def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[ty
 
 def _parts_first(command: PutGroup) -> bool:
     return any(isinstance(action, UseGroup) for bucket in command.group.buckets for action in bucket.actions)
+
+
+@lru_cache(1 << 16)
+def _again(vni: int, group: int, origin: Origin, zone: int) -> Actions:
+    """The actions that put a packet back to where it asked."""
+    values = {VNI: vni, SOURCE_GROUP: group, ORIGIN: origin, SOURCE_ZONE: zone}
+    return (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
 
 
 def _read(packet: PacketIn, part: Bits) -> int:

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hot path of the controller: packets that ask and flows that have ended, with as little as possible beside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
+from ..decide.decide import Kind
+from ..model.model import Model
+from ..pipeline.messages import Commands, FlowRemoved, PacketIn
+from ..pipeline.program import SwitchProgram
+from ..pipeline.tables import Table
+from . import names
+from .metrics import Metrics
+from .switch import Switch
+
+LOG = logging.getLogger(__name__)
+
+REFUSALS_LOGGED_PER_SECOND = 20
+_TABLE_TITLES = {int(table): table.title for table in Table}
+
+
+class Packets:
+    """Decides packets and ends demands of adopted switches.
+
+    `refresh` brings all switches up to the present model; `commit` sends commands as a bundle; `doubt` compares a
+    switch with its program later.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        metrics: Metrics,
+        refresh: Callable[[], None],
+        commit: Callable[[Switch, Commands], object],
+        doubt: Callable[[Switch], None],
+    ) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._refresh = refresh
+        self._commit = commit
+        self._doubt = doubt
+        self._loop = asyncio.get_running_loop()
+        self._refusals = names.Budget(REFUSALS_LOGGED_PER_SECOND)
+        self._counters: dict[tuple[str, int], tuple[Counter, Counter]] = {}
+        self._kinds = {kind: metrics.decisions.labels(kind.name.lower()) for kind in Kind}
+
+    def decide(self, switch: Switch, program: SwitchProgram, packet: PacketIn, began: float) -> None:
+        """Answer one packet: flows first, then the packet itself."""
+        if switch.ended:
+            self._end(switch)
+        self._refresh()
+        asked, flow_mods = self._counters.get((switch.host, packet.table)) or self._count(switch.host, packet.table)
+        asked.inc()
+        try:
+            answer = program.packet_in(packet, time.time())
+            switch.session.send(answer.commands, answer.packet_out)
+        except Exception:
+            self._doubt(switch)  # the program and the switch may differ now
+            raise
+        flow_mods.inc(len(answer.commands))
+        self._kinds[answer.kind].inc()
+        self._metrics.packet_in_duration.observe(time.perf_counter() - began)
+        # What is refused is worth a line, as long as a scan does not fill the log with them.
+        level = logging.INFO if answer.kind is Kind.DROP and self._refusals.allow(began) else logging.DEBUG
+        if LOG.isEnabledFor(level):
+            table, kind = _TABLE_TITLES.get(packet.table, str(packet.table)), answer.kind.name.lower()
+            LOG.log(level, "%s at %s, table %s: %s", names.packet_name(self._model, packet), switch.host, table, kind)
+
+    def _count(self, host: str, table: int) -> tuple[Counter, Counter]:
+        title = _TABLE_TITLES.get(table, str(table))
+        counters = (self._metrics.packet_in.labels(host, title), self._metrics.flow_mods.labels(host))
+        self._counters[host, table] = counters
+        return counters
+
+    def flow_removed(self, switch: Switch, removed: FlowRemoved) -> None:
+        """A flow has ended; those that end together are dealt with together, before anything else is decided there."""
+        if not switch.ended:
+            self._loop.call_soon(self._end, switch)
+        switch.ended.append(removed)
+
+    def _end(self, switch: Switch) -> None:
+        ended, switch.ended = switch.ended, []
+        program = switch.ready()
+        if not ended or program is None:
+            return  # what is there is compared as a whole when the switch is adopted
+        self._refresh()
+        self._metrics.flow_removed.labels(switch.host).inc(len(ended))
+        self._commit(switch, program.flows_removed(ended, time.time()))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switches take turns: one that has much to say delays the others by its turn, not by all it says."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+from contract.peers import Owner, Peer, Scene, message, scene
+from contract.real import Authority
+from qnet_controller.openflow import oxm
+from qnet_controller.openflow.events import Limits
+from qnet_controller.openflow.session import Session
+from qnet_controller.openflow.stream import TURN
+from qnet_controller.pipeline.fields import IN_PORT
+from qnet_controller.pipeline.messages import PacketIn, match
+
+MANY = 4000
+
+
+def packet_in(port: int) -> bytes:
+    matched = oxm.encode_match(match((IN_PORT, port)))
+    return message(10, struct.pack("!IHBBQ", 0xFFFFFFFF, 60, 0, 2, 7) + matched + bytes(62))
+
+
+class Busy(Owner):
+    """Wakes the quiet peer while the noisy one is being heard, and notes who is heard when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[int] = []
+        self.quiet: Peer | None = None
+
+    def packet_in(self, session: Session, packet: PacketIn) -> None:
+        self.order.append(packet.fields["in_port"])
+        if len(self.order) == 1 and self.quiet:
+            self.quiet.send(packet_in(2))
+        super().packet_in(session, packet)
+
+
+def test_a_quiet_switch_is_heard_between_the_turns_of_a_noisy_one(authority: Authority) -> None:
+    async def run() -> None:
+        owner = Busy()
+        async with scene(authority, Limits(), owner) as on:
+            noisy, owner.quiet = await on.switch(1), await on.switch(2)
+            noisy.send(packet_in(1) * MANY)
+            await owner.wait("packet_in", MANY + 1)
+            # What lies in between is the way of its one message through the sockets, not the rest of the noisy ones.
+            assert owner.order.index(2) < MANY // 2
+            assert owner.order.count(1) == MANY
+
+    asyncio.run(run())
+
+
+def test_what_is_said_in_a_turn_goes_out_in_one_piece(authority: Authority) -> None:
+    async def test(on: Scene) -> None:
+        peer = await on.switch(1)
+        session = on.owner.sessions[-1]
+        transport = session._transport
+        assert transport is not None
+        sent: list[bytes] = []
+        original = transport.write
+
+        def note(data: bytes | bytearray | memoryview) -> None:
+            sent.append(bytes(data))
+            original(data)
+
+        transport.write = note  # type: ignore[method-assign]
+        peer.send(b"".join(message(2, bytes((number,)), number) for number in range(TURN)))
+        for number in range(TURN):
+            assert (await peer.read(3))[8:] == bytes((number,))
+        assert len(sent) < TURN
+
+    async def run() -> None:
+        async with scene(authority, Limits()) as on:
+            await test(on)
+
+    asyncio.run(run())
+
+
+def test_a_switch_that_says_more_than_is_heard_waits_and_loses_nothing(authority: Authority) -> None:
+    async def run() -> None:
+        async with scene(authority, Limits(max_unheard=1 << 14)) as on:
+            peer = await on.switch(1)
+            peer.send(packet_in(1) * MANY)
+            await on.owner.wait("packet_in", MANY)
+            peer.send(packet_in(3))
+            packet = await on.owner.wait("packet_in", MANY + 1)
+            assert packet.fields["in_port"] == 3
+
+    asyncio.run(run())

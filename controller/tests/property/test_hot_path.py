@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is remembered on the hot path changes no byte: the same packets give the same messages without any memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qnet_controller.decide.decide import Origin
+from qnet_controller.model import objects as o
+from qnet_controller.model.model import Model
+from qnet_controller.openflow import oxm, reading, wire
+from qnet_controller.pipeline.demands import Settings
+from qnet_controller.pipeline.fields import IN_PORT, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI
+from qnet_controller.pipeline.messages import AddFlow, Command, Installed, PacketIn, PacketOut, match
+from qnet_controller.pipeline.program import SwitchProgram
+from qnet_controller.pipeline.tables import Table
+
+SWITCHES, GROUPS, PODS = (1, 2), 3, 9
+
+
+def address(number: int) -> bytes:
+    return bytes((10, 0, 0, number))
+
+
+def model() -> Model:
+    made = Model()
+    made.apply([o.Network("n", 7, (o.Subnet(address(0), 24),), ())])
+    made.apply([o.Host(f"h{number}", (bytes((192, 0, 2, number)),), number) for number in SWITCHES])
+    made.apply([o.SecurityGroup(f"g{number}", "t", number + 1) for number in range(GROUPS)])
+    made.apply([o.Service("s", f"g{number}", "n") for number in range(GROUPS)])
+    made.apply([o.ServiceIP("main", f"g{number}/s", "n", address(200 + number)) for number in range(GROUPS)])
+    made.apply([o.Export("g0/s", "g1", frozenset({o.PortRule(6, 80)})), o.Export("g1/s", "g2", direct=True)])
+    for number in range(PODS):
+        group = f"g{number % GROUPS}/s"
+        made.apply([o.Pod(f"p{number}", group, "n", bytes((2, 0, 0, 0, 0, number)), f"q{number}", (address(number),))])
+        made.port_seen(SWITCHES[number % 2], 10 + number, f"q{number}", True)
+    for number in SWITCHES:
+        made.port_seen(number, 1, "qnet-vxlan", True)
+    return made
+
+
+def asked(pod: int, target: int) -> bytes:
+    """The packet-in of a pod's first packet."""
+    registers = ((VNI, 7), (SOURCE_GROUP, pod % GROUPS + 1), (ORIGIN, Origin.POD), (SOURCE_ZONE, 10 + pod))
+    matched = oxm.encode_match(match((IN_PORT, 10 + pod), *registers))
+    frame = bytes(12) + b"\x08\x00\x45" + bytes(11) + address(pod) + address(target) + bytes(20)
+    head = bytes(7) + bytes((Table.PLAN,)) + bytes(8)
+    return wire.message(10, head + matched + bytes(2) + frame, 0)
+
+
+def slowly(command: Command) -> Iterator[tuple[int, bytes]]:
+    """A command encoded from a copy that nothing is known about."""
+    if isinstance(command, AddFlow):
+        wire.encode_action.cache_clear()
+        command = AddFlow(dataclasses.replace(command.flow))
+        assert not command.flow.encoded
+    yield from wire.encode_command(command)
+
+
+def read_slowly(data: bytes) -> PacketIn:
+    matching, after = oxm.decode_match(data, 24, len(data))
+    return PacketIn(data[15], data[after + 2 :], {name: value for name, value, _ in matching})
+
+
+def packet_out_slowly(packet: PacketOut) -> bytes:
+    wire._packet_out_head.cache_clear()
+    wire.encode_action.cache_clear()
+    return wire.encode_packet_out(packet, 1)
+
+
+questions = st.tuples(st.sampled_from(SWITCHES), st.integers(0, PODS - 1), st.sampled_from([*range(12), 200, 201, 202]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(questions, min_size=1, max_size=25), st.sampled_from([None, 0, 5]))
+def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: int | None) -> None:
+    world = model()
+    nothing = Installed((), frozenset(), frozenset())
+    with_memory = {number: SwitchProgram(world, number, Settings()) for number in SWITCHES}
+    for program in with_memory.values():
+        program.adopt(nothing, 0.0)
+    without = {}
+    for number in SWITCHES:  # a model of its own for each, which forgets before each packet
+        own = model()
+        without[number] = (own, SwitchProgram(own, number, Settings()))
+        without[number][1].adopt(nothing, 0.0)
+    for turn, (switch, pod, target) in enumerate(questions):
+        if moved is not None and turn == len(questions) // 2:
+            there = SWITCHES[(moved + 1) % 2]
+            for program_model, programs in ((world, with_memory), *((m, {n: p}) for n, (m, p) in without.items())):
+                touched = program_model.port_seen(there, 90, f"q{moved}", True)
+                for program in programs.values():
+                    program.refresh(touched, 0.0)
+        data = asked(pod, target)
+        packet = reading.packet_in(data)
+        assert packet == read_slowly(data)
+        own, slow = without[switch]
+        own._changed()
+        answer, expected = with_memory[switch].packet_in(packet, 0.0), slow.packet_in(packet, 0.0)
+        said = sorted(body for command in answer.commands for body in wire.encode_command(command))
+        assert said == sorted(body for command in expected.commands for body in slowly(command))
+        if answer.packet_out is not None and expected.packet_out is not None:
+            assert wire.encode_packet_out(answer.packet_out, 1) == packet_out_slowly(expected.packet_out)
+        assert (answer.packet_out is None) == (expected.packet_out is None)
+    for number in SWITCHES:
+        assert with_memory[number].flows == without[number][1].flows
+        assert with_memory[number].groups == without[number][1].groups
