@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.fleet import Fleet
+from tests.e2e.fleet import ROOT, Fleet, Pod
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -43,3 +44,16 @@ def test_verify_notices_reach_that_the_inventory_does_not_give(fop: Fleet) -> No
 
 def test_users_of_ufop_reach_what_they_should(ufop: Fleet) -> None:
     ufop.play("verify", "ufop")
+
+
+def test_tasks_run_inside_of_the_pods_of_a_service(fop: Fleet, pods: dict[str, Pod]) -> None:
+    sources = [ROOT / "inventories" / "fop", fop.hosts_file, ROOT / "inventories" / "pods.qnet.yml"]
+    done = subprocess.run(
+        ["ansible", *(part for source in sources for part in ("-i", str(source))), "pods_of_fop_image", "-o",
+         "-m", "ansible.builtin.command", "-a", "ip -o -4 address show dev eth0"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, pod in pods.items():
+        if name.startswith("fop/image-"):
+            assert f"{pod.address}/16" in done.stdout
