@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from contract.intent import delete, fleet, insert, pod, reference, update
+from contract.intent import delete, fleet, host, insert, pod, reference, update
 from contract.real import QNET_SCHEMA, Authority, Database, database
+from contract.real import run as run_command
 from qnet_controller.model.model import Model
 from qnet_controller.model.objects import Export, Host, Pod, PortRule, Removed, Subnet
 from qnet_controller.ovsdb.feed import Delta, Feed, Tls
@@ -22,6 +23,8 @@ from qnet_controller.ovsdb.rows import COLUMNS, MalformedRow, datapath_id, mac, 
 
 class Reader:
     """A model that follows a feed."""
+
+    feed: Feed
 
     def __init__(self) -> None:
         self.model = Model()
@@ -44,7 +47,7 @@ class Reader:
 @asynccontextmanager
 async def following(*remotes: str, tls: Tls | None = None) -> AsyncIterator[Reader]:
     reader = Reader()
-    feed = Feed(remotes, tls, reader.deliver)
+    feed = reader.feed = Feed(remotes, tls, reader.deliver)
     feed.start()
     try:
         yield reader
@@ -111,6 +114,79 @@ def test_everything_is_read_once_and_then_what_changes(tmp_path: Path) -> None:
             third = await reader.wait(3)
             assert third.changes == (Removed(Export, "fop/image->entry"),)
             assert third.generation == 8
+            await _same_as_new(served, reader)
+
+    with database(tmp_path, "QNet", QNET_SCHEMA) as served:
+        asyncio.run(run(served))
+
+
+def test_a_database_that_is_rebuilt_from_nothing_changes_nothing_until_it_is_whole(tmp_path: Path) -> None:
+    async def run() -> None:
+        (tmp_path / "first").mkdir()
+        (tmp_path / "second").mkdir()
+        socket = tmp_path / "intent.sock"
+        async with following(f"unix:{socket}") as reader:
+            with database(tmp_path / "first", "QNet", QNET_SCHEMA) as served:
+                served.execute(*fleet())
+                socket.symlink_to(served.socket)
+                first = await reader.wait(1)
+            socket.unlink()
+            with database(tmp_path / "second", "QNet", QNET_SCHEMA) as served:
+                socket.symlink_to(served.socket)
+                async with asyncio.timeout(8):
+                    while not reader.feed._held:  # it is empty
+                        await asyncio.sleep(0.02)
+                served.execute(insert("QNet_Global", generation=50, options=["map", [["hold", "true"]]]), host("h9", 9))
+                served.execute(delete("Host"), *(row for row in fleet() if row["table"] != "QNet_Global"))
+                served.execute(delete("Export"))
+                assert reader.deltas == [first]
+                served.execute(update("QNet_Global", ["generation", "==", 50], options=["map", []]))
+                second = await reader.wait(2)
+                assert second.generation == 50
+                assert Removed(Export, "fop/image->entry") in second.changes
+                assert [change for change in second.changes if isinstance(change, Removed)] == [second.changes[0]]
+                await _same_as_new(served, reader)
+
+    asyncio.run(run())
+
+
+def test_a_schema_that_is_too_old_is_waited_for_until_it_has_been_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qnet_controller.ovsdb.feed.ANSWER_SECONDS", 0.5)
+    schema = json.loads(QNET_SCHEMA.read_text())
+    del schema["tables"]["Export"]["columns"]["direct"]
+    old = tmp_path / "old.ovsschema"
+    old.write_text(json.dumps(schema | {"version": "0.0.1"}))
+
+    async def run(served: Database) -> None:
+        async with following(f"unix:{served.socket}") as reader:
+            async with asyncio.timeout(8):
+                while "does not say what it has" not in caplog.text:
+                    await asyncio.sleep(0.05)
+            run_command("ovsdb-client", "convert", f"unix:{served.socket}", QNET_SCHEMA)
+            served.execute(*fleet())
+            await reader.wait(1, 8.0)
+            assert "fop/image->entry" in reader.model.exports
+
+    with database(tmp_path, "QNet", old) as served:
+        asyncio.run(run(served))
+
+
+def test_a_running_reader_survives_the_conversion_of_the_schema(tmp_path: Path) -> None:
+    schema = json.loads(QNET_SCHEMA.read_text())
+    schema["tables"]["Pod"]["columns"]["surprise"] = {"type": "string"}
+    new = tmp_path / "new.ovsschema"
+    new.write_text(json.dumps(schema | {"version": "99.0.0"}))
+
+    async def run(served: Database) -> None:
+        served.execute(*fleet())
+        async with following(f"unix:{served.socket}") as reader:
+            await reader.wait(1)
+            run_command("ovsdb-client", "convert", f"unix:{served.socket}", new)
+            served.execute(update("Pod", ["name", "==", "image-1"], weight=5))
+            second = await reader.wait(2)
+            assert [(type(change), change.key) for change in second.changes] == [(Pod, "fop/image-1")]
             await _same_as_new(served, reader)
 
     with database(tmp_path, "QNet", QNET_SCHEMA) as served:

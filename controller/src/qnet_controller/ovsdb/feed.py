@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ LOG = logging.getLogger(__name__)
 
 # A change of name in these is seen in the keys of the rows that refer to them.
 _NAMING = frozenset({"Network", "Security_Group", "Service", "Pod"})
+
+
+HOLD = "hold"
+"""The option of QNet_Global that says `true` while the database is filled from nothing."""
+ANSWER_SECONDS = 15.0
+_REQUESTED = (
+    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_REQUESTED,
+    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_COND_REQUESTED,
+    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_COND_SINCE_REQUESTED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +200,9 @@ class Feed:
         self._wake_reader, self._wake_writer = os.pipe()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="intent-database", daemon=True)
+        self._translator = Translator()  # outlives a failure: what has vanished meanwhile is known to have been there
+        self._waiting_since: float | None = None
+        self._held = False
         self.connected = False
 
     def start(self) -> None:
@@ -217,16 +231,17 @@ class Feed:
         helper = ovs.db.idl.SchemaHelper(schema_json=rows.SCHEMA)
         helper.register_all()
         idl = _Idl(",".join(self._remotes), helper, probe_interval=5000, leader_only=False)
-        translator, seqno = Translator(), 0
+        seqno = 0
         try:
             while not self._stopping:
                 idl.run()
                 self._report(idl)
-                if idl.change_seqno != seqno and idl.has_ever_connected():
+                if idl.change_seqno != seqno and idl.has_ever_connected() and not self._holds(idl):
                     first, seqno = seqno == 0, idl.change_seqno
-                    self._hand_over(idl, translator, first)
+                    self._hand_over(idl, first)
                 poller = ovs.poller.Poller()
                 idl.wait(poller)
+                self._expect_an_answer(idl, poller)
                 poller.fd_wait(self._wake_reader, ovs.poller.POLLIN)
                 poller.block()
         finally:
@@ -242,7 +257,38 @@ class Feed:
         else:
             LOG.warning("lost the intent database; the model stays as it is, tries %s", ", ".join(self._remotes))
 
-    def _hand_over(self, idl: _Idl, translator: Translator, first: bool) -> None:
+    def _holds(self, idl: _Idl) -> bool:
+        """Whether what the database has is not the intent: it has lost all that we know, or is filled from nothing."""
+        found = list(idl.tables["QNet_Global"].rows.values())
+        held = found[0].options.get(HOLD) == "true" if found else self._translator.count > 0
+        if held != self._held:
+            self._held = held
+            why = "is being rebuilt: the model stays as it is" if held else "is complete"
+            LOG.info("the intent database %s", why)
+        return held
+
+    def _expect_an_answer(self, idl: _Idl, poller: Any) -> None:
+        """Ask again when the database does not say what it has: its schema may lack what this release reads.
+
+        The library waits for ever then. The schema is brought up to date by the role intent_database.
+        """
+        if idl.state not in _REQUESTED or not idl._session.is_connected():
+            self._waiting_since = None
+            return
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since >= ANSWER_SECONDS:
+            self._waiting_since = None
+            LOG.error(
+                "the intent database does not say what it has for %g s; if its schema is older than this release, "
+                "bring it up to date with playbooks/site.yml",
+                ANSWER_SECONDS,
+            )
+            idl.force_reconnect()
+        poller.timer_wait(1000)
+
+    def _hand_over(self, idl: _Idl, first: bool) -> None:
+        translator = self._translator
         changes = translator.translate(idl.tables, idl.take())
         if not changes and not first:
             return

@@ -23,6 +23,7 @@ from ..model.objects import (
     Subnet,
 )
 
+STRING_MAP: dict[str, Any] = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
 STRINGS: dict[str, Any] = {"key": "string", "min": 0, "max": "unlimited"}
 
 
@@ -37,7 +38,7 @@ def _column(kind: Any) -> dict[str, Any]:
 _STRING = _column("string")
 _INTEGER = _column("integer")
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
-    "QNet_Global": {"generation": _INTEGER},
+    "QNet_Global": {"generation": _INTEGER, "options": _column(STRING_MAP)},
     "Network": {
         "name": _STRING,
         "vni": _INTEGER,
