@@ -65,12 +65,16 @@ def _without_pods(service: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in service.items() if key not in POD_KEYS}
 
 
+def pod_names(service: Mapping[str, Any]) -> list[str]:
+    """The names of the pods of a service, without their group."""
+    return [f"{service['name']}-{number}" for number in range(1, service.get("replicas", 1) + 1)]
+
+
 def _pods(name: str, service: Mapping[str, Any], hosts: Sequence[str]) -> Iterator[dict[str, Any]]:
     group = name.split("/")[0]
     pins = service.get("placement") or {}
     addresses = service.get("addresses") or {}
-    for number in range(1, service.get("replicas", 1) + 1):
-        pod = f"{service['name']}-{number}"
+    for number, pod in enumerate(pod_names(service), 1):
         placed: dict[str, Any] = {
             "name": f"{group}/{pod}",
             "service": name,
