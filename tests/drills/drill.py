@@ -23,7 +23,7 @@ SCRIPTS = ("traffic.py", "writer.py")
 CALLERS = (Pod("one/caller-1", "h1", ""), Pod("two/caller-1", "h1", ""))
 TARGET = Pod("one/target-1", "h2", "10.30.1.250")
 PROBE_MS = 1000.0  # controller_probe_milliseconds
-BEFORE, DURING, AFTER = 0.7, 2.2, 1.9  # seconds of traffic; together fewer than there are pairs
+BEFORE, DURING, AFTER = 0.6, 2.0, 1.4  # seconds of traffic; together no more than there are pairs
 STABLE_SECONDS = 90.0
 WRITE_SECONDS = BEFORE + DURING + AFTER + 4.0
 PREFIX = "drill"
@@ -155,9 +155,9 @@ def target(fleet: Fleet) -> Iterator[None]:
 
 
 @contextmanager
-def caller(fleet: Fleet, seconds: float, connections: int) -> Iterator[Script]:
+def caller(fleet: Fleet, seconds: float, connections: int, period: float = PAIR_SECONDS) -> Iterator[Script]:
     """The pods that call, running and warm."""
-    words = [TARGET.address, seconds, connections, *(pod.namespace for pod in CALLERS)]
+    words = [TARGET.address, seconds, connections, period, *(pod.namespace for pod in CALLERS)]
     with fleet.script(CALLERS[0].host, "traffic.py", "caller", *words) as script:
         script.wait_until_ready()
         yield script
@@ -204,13 +204,14 @@ def run_round(fleet: Fleet, drill: Drill, connections: int) -> Seen:
         time.sleep(BEFORE)
         with drill.fault(fleet, victim):
             time.sleep(DURING)
+        time.sleep(AFTER)
         rows: dict[str, Any] = script.result()
     seen = Seen(
         lost=sum(seconds is None for _, seconds in rows["flow"]),
         pairs_lost=sum(seconds is None for _, seconds in rows["new"]),
         gap_ms=longest_wait(rows["new"]),
         flow_gap_ms=longest_wait(rows["flow"]),
-        resets=rows["resets"],
+        resets=rows["resets"] + ["a new connection failed" for _, seconds in rows["connects"] if seconds is None],
         claims=claims_since(fleet, since),
     )
     for said in written:

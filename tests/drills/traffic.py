@@ -2,9 +2,10 @@
 """Traffic of the drills, run on the hosts of the lab as root; stdlib only, and no thread that could be late.
 
 `target NAMESPACE` echoes datagrams and lines of TCP until its standard input ends. `caller ADDRESS SECONDS CONNECTIONS
-NAMESPACE...` keeps a flow of datagrams and many connections going, asks for a new pair every few milliseconds, and
-ends by itself with one line of JSON. Times are the machine's monotonic clock, which the hosts of the lab and the
-control node share.
+PERIOD NAMESPACE...` keeps a flow of datagrams and many connections going and asks for a new pair every PERIOD seconds,
+until its time is over or its standard input ends, and says what it has seen as one line of JSON. When it knows all
+pairs it begins again with the first: by then that one must be forgotten. Every tenth new pair is a new connection.
+Times are the machine's monotonic clock, which the hosts of the lab and the control node share.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ import time
 UDP_PORT, TCP_PORT = 7000, 7001
 CLONE_NEWNET = 0x40000000
 IP_PKTINFO = 8  # linux/in.h; the socket module learns it with Python 3.14
-PAIR_SECONDS = 0.01  # between two datagrams to new pairs
+PAIR_SECONDS = 0.01  # between two datagrams to new pairs, in the drills
+CONNECT_EVERY = 10  # new pairs; the neighbours of these are looked up, so there are few of them
+CONNECTS = 40
+CONNECT_SECONDS = 10.0
 FLOW_SECONDS = 0.005  # between two datagrams of an established pair
 LINE_SECONDS = 1.0  # between two lines of one connection
 PATIENCE_SECONDS = 2.0  # for the last echoes
@@ -143,8 +147,11 @@ class Caller:
         prefix = socket.inet_aton(target_address)[:3]
         self.known = prefix + b"\xfa"  # the established flow goes to .250, new pairs to .1 … .249
         self.pods = [Pod(namespace) for namespace in namespaces]
-        self.pairs = [(pod, prefix + bytes([last])) for last in range(1, 250) for pod in self.pods]
+        self.pairs = [(pod, prefix + bytes([last])) for last in range(1, 200) for pod in self.pods]
         self.flow, self.new = Series(), Series()
+        self.connects: list[tuple[float, float | None]] = []
+        self.connecting: set[asyncio.Task[None]] = set()
+        self.stopped = asyncio.Event()
         self.resets: list[str] = []
         self.lines = 0
         self.slowest = 0.0
@@ -162,9 +169,10 @@ class Caller:
             series.came.setdefault(number, CLOCK())
 
     async def every(self, seconds: float, end: float, send: object) -> None:
-        """Call `send(n)` at each tick until `end`, or until it returns False; late ticks are made up for."""
+        """Call `send(n)` at each tick until `end`, or until told to stop; late ticks are made up for."""
         began, number = CLOCK(), 0
-        while CLOCK() < end and send(number) is not False:  # type: ignore[operator]
+        while CLOCK() < end and not self.stopped.is_set():
+            send(number)  # type: ignore[operator]
             number += 1
             await asyncio.sleep(max(0.0, began + number * seconds - CLOCK()))
 
@@ -173,14 +181,26 @@ class Caller:
         self.flow.sent.append(CLOCK())
         self.pods[number % len(self.pods)].send(self.known, struct.pack("!cI", b"f", number))
 
-    def send_new(self, number: int) -> bool:
-        """A datagram to a pair that nobody has asked for in this drill."""
-        if number >= len(self.pairs):
-            return False
-        pod, address = self.pairs[number]
+    def send_new(self, number: int) -> None:
+        """A datagram to a pair that nobody has asked for lately; now and then, a connection too."""
+        pod, address = self.pairs[number % len(self.pairs)]
         self.new.sent.append(CLOCK())
         pod.send(address, struct.pack("!cI", b"n", number))
-        return True
+        if number % CONNECT_EVERY == 0:
+            task = asyncio.create_task(self.connect(address[:3] + bytes([200 + number // CONNECT_EVERY % CONNECTS])))
+            self.connecting.add(task)
+            task.add_done_callback(self.connecting.discard)
+
+    async def connect(self, address: bytes) -> None:
+        """One connection from the last pod: how long it took, or null."""
+        began = CLOCK()
+        try:
+            where = asyncio.open_connection(socket.inet_ntoa(address), TCP_PORT)
+            _, writer = await asyncio.wait_for(where, CONNECT_SECONDS)
+            writer.transport.abort()
+            self.connects.append((began, CLOCK() - began))
+        except (OSError, TimeoutError):
+            self.connects.append((began, None))
 
     async def connection(self, address: str, index: int, total: int, end: float) -> None:
         """One connection that is used now and then; it must neither be reset nor lose a line."""
@@ -188,7 +208,7 @@ class Caller:
             reader, writer = await asyncio.wait_for(asyncio.open_connection(address, TCP_PORT), 10)
             self.open += 1
             await asyncio.sleep(LINE_SECONDS * index / max(total, 1))
-            while CLOCK() < end:
+            while CLOCK() < end and not self.stopped.is_set():
                 began = CLOCK()
                 writer.write(b"%d\n" % self.lines)
                 await asyncio.wait_for(reader.readline(), 30)
@@ -199,9 +219,10 @@ class Caller:
         except (OSError, TimeoutError) as error:
             self.resets.append(str(error) or type(error).__name__)
 
-    async def run(self, address: str, seconds: float, connections: int) -> dict[str, object]:
+    async def run(self, address: str, seconds: float, connections: int, period: float) -> dict[str, object]:
         """Warm up, say `ready`, then ask for new pairs until the time is over."""
         loop = asyncio.get_running_loop()
+        loop.add_reader(sys.stdin, self.stopped.set)
         for pod in self.pods:
             loop.add_reader(pod.answers, self.receive, pod.answers)
         end = CLOCK() + seconds + 60
@@ -217,14 +238,22 @@ class Caller:
         flow.cancel()
         flow = asyncio.create_task(self.every(FLOW_SECONDS, end, self.send_flow))
         print("ready", flush=True)
-        await self.every(PAIR_SECONDS, CLOCK() + seconds, self.send_new)
-        await asyncio.gather(*held)
+        await self.every(period, CLOCK() + seconds, self.send_new)
+        await asyncio.gather(*held, *self.connecting)
+        loop.remove_reader(sys.stdin)
         flow.cancel()
         await asyncio.sleep(PATIENCE_SECONDS)
         return {
             "flow": self.flow.rows(), "new": self.new.rows(), "connections": self.open, "lines": self.lines,
-            "slowest": self.slowest, "resets": self.resets,
+            "slowest": self.slowest, "resets": self.resets, "connects": self.connects,
         }  # fmt: skip
+
+
+async def call(argv: list[str]) -> None:
+    """The caller, from its arguments to its line of JSON."""
+    address, seconds, connections, period, *namespaces = argv
+    caller = Caller(address, namespaces)
+    print(json.dumps(await caller.run(address, float(seconds), int(connections), float(period))), flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -233,9 +262,7 @@ def main(argv: list[str]) -> None:
         threading.Thread(target=end_with_input, daemon=True).start()
         asyncio.run(target(argv[1]))
     else:
-        address, seconds, connections, *namespaces = argv[1:]
-        caller = Caller(address, namespaces)
-        print(json.dumps(asyncio.run(caller.run(address, float(seconds), int(connections)))), flush=True)
+        asyncio.run(call(argv[1:]))
 
 
 if __name__ == "__main__":
