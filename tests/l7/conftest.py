@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,14 +121,17 @@ def parse_answer(output: bytes) -> Answer:
     return Answer(int(status), headers, body.decode(errors="replace"), version)
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """fop/image with two pods, fop/agents with three, audit/audit with one; a Service IP each, played by one server."""
-    net, port = f"127.{next(_NET) % 200 + 20}", free_port()
+@contextmanager
+def make_scene(net: str) -> Iterator[Scene]:
+    """fop/image with two pods, fop/agents with three, audit/audit with one; a Service IP each, played by one server.
+
+    Their addresses are in `net`, the first two parts of an address, which has to be local.
+    """
+    port = free_port()
     sips = {"fop/image": f"{net}.9.1", "fop/agents": f"{net}.9.2", "audit/audit": f"{net}.9.3"}
-    # Sockets have short names; tmp_path may not.
-    directory = Path(f"/tmp/qnet-l7-{os.getpid()}-{next(_NET)}")
-    directory.mkdir()
+    # Sockets have short names; the usual temporary directories may not.
+    directory = Path(tempfile.mkdtemp(prefix="qnet-l7-"))
+    directory.chmod(0o755)  # when root runs the tests, nginx's workers are somebody else
     backends = Backends()
     balancer = Balancer(directory, {(service, "main"): address for service, address in sips.items()}, TENANTS)
     made = Scene(balancer, backends, net, port, free_port())
@@ -139,7 +144,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     finally:
         balancer.stop()
         backends.close()
-        subprocess.run(["rm", "-rf", str(directory)], check=True)
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """A scene on the loopback; needs no root."""
+    with make_scene(f"127.{next(_NET) % 200 + 20}") as made:
+        yield made
 
 
 def pods_that_answer(scene: Scene, number: int, *arguments: str, path: str = "/") -> list[str]:

@@ -92,7 +92,7 @@ function choose.admit(key)
     if route.naming then
         admit_named(route)
     end
-    if route.method ~= "service_ip" and not ngx.ctx.qnet_pod and not has_pods(route) then
+    if route.method ~= "service_ip" and not has_pods(route) and not (route.naming and ngx.ctx.qnet_pod) then
         return refuse(503, "no pod of this route can be asked")
     end
     if route.naming then
@@ -120,23 +120,24 @@ local function key_of(route)
     return route.keyed and ngx.var.qnet_key or ngx.var.request_uri
 end
 
-local function select_pod(route, service, version, port, tried)
+setmetatable(states, { __mode = "k" })
+
+local function remember(list)
+    states[list] = {}
+    return states[list]
+end
+
+local function select_pod(route, service, port, tried)
     local list = pods.choices(service, port)
     if #list == 0 then
         return nil
     end
-    local state = states[list]
-    if not state then
-        states[list] = {}
-        state = states[list]
-    end
-    local method = methods[route.method] or methods.round_robin
-    local key = (route.method == "hash" or route.method == "client_hash") and key_of(route) or nil
+    local state = states[list] or remember(list)
+    local method = methods[route.method]
+    local key = method == methods.hash and key_of(route) or nil
     -- When all were tried, the last one is as good as any; what it answers is the answer.
     return method(list, state, tried, key, busy) or list[1]
 end
-
-setmetatable(states, { __mode = "k" })
 
 local function begin(context, pod)
     if context.qnet_busy then
@@ -155,37 +156,50 @@ function choose.done(context)
     end
 end
 
-function choose.pick(key, upstream)
-    local context, route = ngx.ctx, config.routes[key]
-    local port = config.upstreams[upstream].port
-    local service, version = pods.service(config.upstreams[upstream].service)
-    local tried = context.qnet_tried
-    if tried then
-        health.failed(route, context.qnet_tried_last, port)
-    else
-        tried = {}
-        context.qnet_tried = tried
-        if route.tries > 1 then
-            balancer.set_more_tries(route.tries - 1)
-        end
+-- What was tried before, address -> true, from what nginx notes for the log; counts the last one as failed.
+local function tried_before(route, port)
+    local tried, last = {}, nil
+    for address in ngx.var.upstream_addr:gmatch("([%x.:%[%]]+):%d+") do
+        last = address:gsub("[%[%]]", "")
+        tried[last] = true
     end
-    local pod
+    health.failed(route, last, port)
+    return tried
+end
+
+local NOTHING = {}
+
+-- In the way of every request that is balanced among pods: a request that is tried once needs no table of its own.
+function choose.pick(key, upstream)
+    local route, target = config.routes[key], config.upstreams[upstream]
+    local port, service = target.port, pods.service(target.service)
+    local tried, pod = NOTHING, nil
+    if balancer.get_last_failure() then
+        tried = tried_before(route, port)
+    elseif route.tries > 1 then
+        balancer.set_more_tries(route.tries - 1)
+    end
     if service then
-        pod = context.qnet_pod -- named: this one or none
-        if not pod and not next(tried) then
+        if route.naming then
+            pod = ngx.ctx.qnet_pod -- named: this one or none
+        end
+        if not pod and route.sticky and tried == NOTHING then
             pod = kept(route, service, port)
         end
         if not pod then
-            pod = select_pod(route, service, version, port, tried)
+            pod = select_pod(route, service, port, tried)
         end
     end
     if not pod then
-        ngx.log(ngx.WARN, "route ", key, ": no pod of ", config.upstreams[upstream].service, " can be asked")
+        ngx.log(ngx.WARN, "route ", key, ": no pod of ", target.service, " can be asked")
         return ngx.exit(503)
     end
-    tried[pod.address] = true
-    context.qnet_tried_last, context.qnet_used = pod.address, pod
-    begin(context, pod)
+    if route.sticky then
+        ngx.ctx.qnet_used = pod
+    end
+    if route.method == "least_connections" then
+        begin(ngx.ctx, pod)
+    end
     ngx.var.qnet_pod = pod.name
     local ok, fault = balancer.set_current_peer(pod.address, port)
     if not ok then

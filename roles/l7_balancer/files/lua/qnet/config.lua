@@ -9,6 +9,9 @@ function config.load(text, release)
     config.routes, config.listeners = given.routes, given.listeners
     for key, route in pairs(config.routes) do
         route.key = key
+        if #route.backends == 1 then
+            route.metric = key .. "|" .. route.backends[1].service
+        end
         for _, backend in ipairs(route.backends) do
             config.upstreams[backend.upstream] = { route = route, service = backend.service, port = backend.port }
         end

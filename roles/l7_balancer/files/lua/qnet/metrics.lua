@@ -7,53 +7,75 @@ local pods = require("qnet.pods")
 local metrics = {}
 local shared = ngx.shared.qnet_metrics
 local BUCKETS = { 0.005, 0.025, 0.1, 0.5, 2.5, 10 }
-local counts, seconds, bytes, buckets = {}, {}, {}, {}
+local counters = {}
 
-local function add(list, key, amount)
-    list[key] = (list[key] or 0) + amount
+-- The counters of a route and a service in this worker, by "listener/route|service".
+local function counters_of(name)
+    local own = { statuses = {}, buckets = {}, seconds = 0, bytes = 0 }
+    counters[name] = own
+    return own
 end
 
+-- The name under which a request counts; nil when it belongs to no listener.
+local function name_of(variables)
+    local key = variables.qnet_route
+    if key and key ~= "" then
+        local route = config.routes[key]
+        if not route then
+            return key .. "|"
+        end
+        local upstream = route.metric or config.upstreams[variables.qnet_backend]
+        return route.metric or (key .. "|" .. (upstream and upstream.service or ""))
+    end
+    local listener = variables.qnet_listener
+    return listener and listener ~= "" and listener .. "/|" or nil
+end
+
+-- In the way of every request: as little as possible, and no table for each.
 function metrics.log()
     local variables = ngx.var
-    local listener = variables.qnet_listener
-    if not listener or listener == "" then
+    local name = name_of(variables)
+    if not name then
         return
     end
-    choose.done(ngx.ctx)
-    local upstream = config.upstreams[variables.qnet_backend]
-    local name = listener .. "|" .. variables.qnet_route .. "|" .. (upstream and upstream.service or "")
-    local took = tonumber(variables.request_time)
-    add(counts, name .. "|" .. ngx.status, 1)
-    add(seconds, name, took)
-    add(bytes, name, tonumber(variables.bytes_sent))
-    for position, limit in ipairs(BUCKETS) do
-        if took <= limit then
-            add(buckets, name .. "|" .. position, 1)
+    local route = config.routes[variables.qnet_route]
+    if route and route.method == "least_connections" then
+        choose.done(ngx.ctx)
+    end
+    local own = counters[name] or counters_of(name)
+    local status, took = ngx.status, ngx.now() - ngx.req.start_time()
+    own.statuses[status] = (own.statuses[status] or 0) + 1
+    own.seconds = own.seconds + took
+    own.bytes = own.bytes + tonumber(variables.bytes_sent)
+    for position = 1, #BUCKETS do
+        if took <= BUCKETS[position] then
+            own.buckets[position] = (own.buckets[position] or 0) + 1
             break
         end
     end
 end
 
-local function flush(prefix, list)
-    for key, amount in pairs(list) do
-        shared:incr(prefix .. key, amount, 0)
-        list[key] = nil
-    end
-end
-
 function metrics.flush()
-    flush("c|", counts)
-    flush("s|", seconds)
-    flush("b|", bytes)
-    flush("h|", buckets)
+    for name, own in pairs(counters) do
+        for status, amount in pairs(own.statuses) do
+            shared:incr("c|" .. name .. "|" .. status, amount, 0)
+        end
+        for position, amount in pairs(own.buckets) do
+            shared:incr("h|" .. name .. "|" .. position, amount, 0)
+        end
+        shared:incr("s|" .. name, own.seconds, 0)
+        shared:incr("b|" .. name, own.bytes, 0)
+    end
+    counters = {}
 end
 
 function metrics.start()
     ngx.timer.every(1, metrics.flush)
 end
 
-local function labels(listener, route, service)
-    return ('listener="%s",route="%s",service="%s"'):format(listener, route:match("/(.*)") or "", service)
+local function labels(key, service)
+    local listener, route = key:match("^(.-)/(.*)$")
+    return ('listener="%s",route="%s",service="%s"'):format(listener, route, service)
 end
 
 local function lines(title, kind, help)
@@ -78,7 +100,7 @@ local function each(prefix, pattern)
     end
 end
 
-local ROUTE = "^([^|]*)|([^|]*)|([^|]*)"
+local ROUTE = "^([^|]*)|([^|]*)"
 
 local function serve_durations()
     local title = "qnet_l7_request_duration_seconds"
@@ -92,8 +114,7 @@ local function serve_durations()
         total[key] = (total[key] or 0) + amount
     end
     for sum, key in each("s|", "^(.*)$") do
-        local listener, route, service = key:match(ROUTE)
-        local shown, below = labels(listener, route, service), 0
+        local shown, below = labels(key:match(ROUTE)), 0
         for position, limit in ipairs(BUCKETS) do
             below = below + ((within[key] or {})[position] or 0)
             ngx.say(title, "_bucket{", shown, ',le="', limit, '"} ', below)
@@ -125,12 +146,12 @@ function metrics.serve()
     metrics.flush()
     ngx.header["Content-Type"] = "text/plain; version=0.0.4"
     lines("qnet_l7_requests_total", "counter", "Requests that were answered.")
-    for amount, listener, route, service, status in each("c|", ROUTE .. "|(%d+)$") do
-        ngx.say("qnet_l7_requests_total{", labels(listener, route, service), ',status="', status, '"} ', amount)
+    for amount, route, service, status in each("c|", ROUTE .. "|(%d+)$") do
+        ngx.say("qnet_l7_requests_total{", labels(route, service), ',status="', status, '"} ', amount)
     end
     lines("qnet_l7_sent_bytes_total", "counter", "Bytes sent to clients.")
-    for amount, listener, route, service in each("b|", ROUTE .. "$") do
-        ngx.say("qnet_l7_sent_bytes_total{", labels(listener, route, service), "} ", amount)
+    for amount, route, service in each("b|", ROUTE .. "$") do
+        ngx.say("qnet_l7_sent_bytes_total{", labels(route, service), "} ", amount)
     end
     serve_durations()
     serve_pods()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import (
+    ACCESS_LOG,
     Context,
     keepalive_of,
     tries_of,
@@ -43,7 +44,6 @@ _LOG = (
     ("upstream_status", "$upstream_status"),
     ("upstream_seconds", "$upstream_response_time"),
     ("cache", "$upstream_cache_status"),
-    ("request_id", "$request_id"),
     ("user_agent", "$http_user_agent"),
 )
 VARIABLES = ("listener", "route", "pod", "backend", "key")
@@ -83,7 +83,7 @@ def write_hashes(conf: Conf, routes: int) -> None:
 def _write_log(conf: Conf, site: Site) -> None:
     fields = (f'"{name}":{value}' if name in _NUMBERS else f'"{name}":"{value}"' for name, value in _LOG)
     conf.add("log_format", "qnet", "escape=json", "{" + ",".join(fields) + "}")
-    conf.add("access_log", "logs/access.log", "qnet")
+    conf.flags("access_log", *ACCESS_LOG[:1], "qnet", *ACCESS_LOG[1:])
     with conf.block("map", "$status", "$qnet_is_error"):
         conf.flags("default", "0")
         conf.flags("~^[45]", "1")

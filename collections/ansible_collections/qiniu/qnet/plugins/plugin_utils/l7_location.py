@@ -12,6 +12,9 @@ from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
 INTERNAL = "/.qnet/"
 """Paths of the balancer's own locations begin with this."""
 
+ACCESS_LOG = ("logs/access.log", "buffer=64k", "flush=1s")
+"""The file of the access log, and how it is written: not with a system call for each request."""
+
 _MODIFIERS = {"prefix": (), "prefix_first": ("^~",), "exact": ("=",), "regex": ("~",), "regex_any_case": ("~*",)}
 _FORWARDED = ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port")
 
@@ -116,7 +119,8 @@ def _write_client(conf: Conf, route: Route) -> None:
         conf.mark(f"{route.path}.access_log")
         name = f"qnet_{route.number}" if log.get("format") else "qnet"
         only = ["if=$qnet_is_error"] if log.get("only_errors") else []
-        conf.flags("access_log", *(["logs/access.log", name, *only] if log.get("enabled", True) else ["off"]))
+        where = [ACCESS_LOG[0], name, *ACCESS_LOG[1:], *only]
+        conf.flags("access_log", *(where if log.get("enabled", True) else ["off"]))
 
 
 def _write_errors(conf: Conf, route: Route) -> None:
@@ -126,6 +130,8 @@ def _write_errors(conf: Conf, route: Route) -> None:
         status = [f"={page['status']}"] if "status" in page and "redirect" not in page else []
         target = page.get("redirect") or f"{INTERNAL}error/{route.number}/{position}"
         conf.add("error_page", *page["statuses"], *status, target)
+    if _says_none(route):
+        conf.add("error_page", 500, "=", f"{INTERNAL}none/{route.number}")
     if "intercept_errors" in route.values:
         conf.add(f"{_family(route)}_intercept_errors", route.get("intercept_errors"))
 
@@ -179,6 +185,17 @@ def _family(route: Route) -> str:
     return "grpc" if route.get("backend_protocol", default="http").startswith("grpc") else "proxy"
 
 
+def _is_admitted(route: Route, context: Context) -> bool:
+    """Whether Lua looks at requests before their backend is chosen, which each of them pays for."""
+    return context.naming or (route.by_pods and not _says_none(route))
+
+
+def _says_none(route: Route) -> bool:
+    """Whether nginx's own 500, which is all that the choice of a backend can say, means that there is no pod."""
+    options = ("sticky", "intercept_errors", "error_pages")
+    return route.by_pods and not any(route.get(option) for option in options)
+
+
 def _write_backends(conf: Conf, listener: Listener, route: Route, context: Context) -> None:
     family = _family(route)
     _write_rewrites(conf, route)
@@ -187,7 +204,7 @@ def _write_backends(conf: Conf, listener: Listener, route: Route, context: Conte
         conf.add("set", "$qnet_key", route.get("balance", "key"))
     if len(route.backends) > 1:
         conf.add("set", "$qnet_backend", f"$qnet_choice_{route.number}")
-    if context.naming or route.by_pods:
+    if _is_admitted(route, context):
         conf.lua("access_by_lua_block", f'require("qnet.choose").admit("{route.key}")')
     if route.get("sticky"):
         conf.lua("header_filter_by_lua_block", f'require("qnet.choose").stick("{route.key}")')
@@ -361,6 +378,10 @@ def _write_helpers(conf: Conf, route: Route) -> None:
             with _internal(conf, f"{route.path}.error_pages[{position}]", f"error/{route.number}/{position}"):
                 conf.add("default_type", page.get("media_type", "text/html"))
                 conf.add("return", page.get("status", page["statuses"][0]), page.get("body", ""))
+    if _says_none(route):
+        with _internal(conf, route.path, f"none/{route.number}"):
+            conf.add("default_type", "text/plain")
+            conf.add("return", 503, "no pod of this route can be asked\n")
     if asked := route.get("auth_request"):
         with _internal(conf, f"{route.path}.auth_request", f"auth/{route.number}"):
             conf.flags("proxy_pass_request_body", "off")

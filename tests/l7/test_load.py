@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Under load, with the real feeder on a real intent database: two hundred changes cost no request and no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.l7.conftest import Scene, make_scene
+from tests.l7.covers import covers
+from tests.l7.intent import SUBNET, Intent, feeding, intent_database, own_network
+from websockets.asyncio.client import ClientConnection, connect
+
+CHANGES = 200
+SOCKETS = 1000
+FIXED = 4  # pods that stay: they carry the WebSockets; four more come and go
+
+
+@contextmanager
+def load(scene: Scene) -> Iterator[subprocess.Popen[str]]:
+    """h2load over HTTP/1.1, for as long as the block runs."""
+    url = f"http://127.0.0.1:{scene.listen}/load"
+    command = ["h2load", "--h1", "-c", "4", "-n", "100000000", "-D", "600", url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_for(condition: object, what: str) -> None:
+    """Until a condition holds, at most 30 s."""
+    deadline = time.monotonic() + 30
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+class Fleet:
+    """Pods of fop/agents in the intent and on the loopback."""
+
+    def __init__(self, scene: Scene, intent: Intent) -> None:
+        self.scene, self.intent = scene, intent
+        self.declared: set[int] = set()
+        self.running: set[int] = {1, 2, 3}  # the scene has started them
+        self.draining: set[int] = set()
+
+    def start(self, number: int) -> None:
+        if number not in self.running:
+            self.scene.backends.start(f"agents-{number}", self.scene.address("fop/agents", number), self.scene.port)
+            self.running.add(number)
+
+    def stop(self, number: int) -> None:
+        if number in self.running:
+            self.scene.stop_pod("fop/agents", number)
+            self.running.remove(number)
+
+    def declare(self, number: int, state: str = "active") -> None:
+        self.intent.pod(number, self.scene.address("fop/agents", number), state)
+        self.declared.add(number)
+
+    def change(self, number: int, chance: random.Random) -> str:
+        """Something happens to a pod: it comes, goes, drains, dies with or without notice, or comes back."""
+        if number not in self.declared:
+            self.start(number)
+            self.declare(number)
+            return "scaled up"
+        if number not in self.running:
+            self.start(number)
+            return "started again"  # as after a move: the address stays
+        word = chance.choice(["scaled down", "drained", "killed"])
+        if word == "scaled down":
+            self.intent.remove_pod(number)
+            self.declared.remove(number)
+        elif word == "drained":
+            self.declare(number, "draining")
+            self.declare(number)
+        else:
+            self.stop(number)
+        return word
+
+
+async def answer(socket: ClientConnection, text: str) -> str:
+    """What a WebSocket's pod says to a text."""
+    await socket.send(text)
+    return str(await asyncio.wait_for(socket.recv(), 60))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with own_network(), make_scene(SUBNET) as made:
+        yield made
+
+
+@covers("route.retries.tries", "route.websocket", "route.balance.method")
+@pytest.mark.timeout(280)
+def test_two_hundred_changes_cost_no_request_no_reload_and_no_websocket(scene: Scene) -> None:
+    def route(name: str, path: str, **more: object) -> dict[str, object]:
+        backends = [scene.backend("fop/agents")]
+        return scene.route(name, path=path, backends=backends, balance={"method": "round_robin"}, **more)
+
+    routes = [route("load", "/load", retries={"tries": 4}), route("ws", "/ws", timeouts={"read_seconds": 600})]
+
+    async def run(fleet: Fleet) -> None:
+        url = f"ws://127.0.0.1:{scene.listen}/ws"
+        sockets: list[ClientConnection] = []
+        for _ in range(SOCKETS // 100):
+            sockets += await asyncio.gather(*(connect(url, proxy=None, ping_interval=None) for _ in range(100)))
+        before = await asyncio.gather(*(answer(one, "x") for one in sockets))
+        workers = scene.balancer.workers()
+        counts = await asyncio.to_thread(changes, fleet)
+        assert scene.balancer.workers() == workers, "it was reloaded"
+        assert await asyncio.gather(*(answer(one, "x") for one in sockets)) == before
+        # Now a route changes: this one is a reload, and the WebSockets stay with the old workers.
+        await asyncio.to_thread(scene.configure, *routes, scene.route("more", path="/more"))
+        assert not scene.balancer.workers() & workers
+        assert await asyncio.gather(*(answer(one, "x") for one in sockets)) == before
+        await asyncio.gather(*(one.close() for one in sockets))
+        assert sum(counts.values()) == CHANGES
+        assert set(counts) == {"scaled up", "scaled down", "started again", "drained", "killed"}
+
+    def changes(fleet: Fleet) -> dict[str, int]:
+        chance = random.Random(7)
+        counts: dict[str, int] = {}
+        for _ in range(CHANGES):
+            word = fleet.change(chance.randrange(FIXED + 1, FIXED + 5), chance)
+            counts[word] = counts.get(word, 0) + 1
+            time.sleep(0.02)
+        return counts
+
+    scene.configure(*routes, connections=8192)
+    with intent_database(scene.balancer.directory / "db") as intent:
+        intent.begin()
+        fleet = Fleet(scene, intent)
+        for number in range(1, FIXED + 1):
+            fleet.start(number)
+            fleet.declare(number)
+        with feeding(scene.balancer, intent):
+            wait_for(lambda: scene.get("/load").status == 200, "the feeder has told nothing")
+            with load(scene) as process:
+                asyncio.run(run(fleet))
+                process.send_signal(2)
+    lines = scene.balancer.log()
+    mine = [line for line in lines if line["route"] == "web/load" and line["user_agent"].startswith("h2load")]
+    failed = [line for line in mine if line["status"] != 200 and line["status"] != 499]
+    assert re.match("/load", mine[0]["uri"])
+    assert failed == []
+    print(f"{len(mine)} requests, none failed")
