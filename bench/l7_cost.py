@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "collections")]
@@ -100,7 +101,7 @@ def contenders(directory: Path) -> Iterator[list[Contender]]:
     balancer = Balancer(directory, {(SERVICE, "main"): SERVICE_IP}, {"fop": "files"})
     balancer.set_pods(SERVICE, PODS)
     backend = [{"service": SERVICE, "port": port}]
-    routes = [
+    routes: list[dict[str, Any]] = [
         {"name": "once", "listener": "web", "path": "/once", "backends": backend},
         {"name": "kept", "listener": "web", "path": "/kept", "backends": backend, "balance": {"method": "round_robin"}},
     ]
