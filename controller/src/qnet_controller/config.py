@@ -16,6 +16,7 @@ from .pipeline.demands import Settings
 DEFAULT_PEER_PORT = 6654
 DEFAULT_API_PORT = 6656  # the API for other controllers, over mutual TLS
 DEFAULT_PROBE_MILLISECONDS = 1000
+DEFAULT_SILENCE_MILLISECONDS = 5000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -62,6 +63,7 @@ class Config:
     api_listen: Endpoint
     decisions: Settings
     probe_seconds: float = DEFAULT_PROBE_MILLISECONDS / 1000
+    silence_seconds: float = DEFAULT_SILENCE_MILLISECONDS / 1000
 
     @property
     def controller_set(self) -> str:
@@ -185,7 +187,7 @@ def parse(data: dict[str, Any], source: str) -> Config:
         controllers,
         read.endpoint("api.listen", api.get("listen", _MISSING), 'for example "127.0.0.1:9680"'),
         _decisions(read),
-        _probe_seconds(read),
+        *_liveness(read),
     )
     if read.data.get("api") and config.api_listen.host and not _is_loopback(config.api_listen.host):
         read.fault("api.listen", str(config.api_listen), "must be a loopback address", "the API has no authentication")
@@ -248,10 +250,15 @@ def _decisions(read: _Reader) -> Settings:
     return Settings(**values)
 
 
-def _probe_seconds(read: _Reader) -> float:
-    table = read.section("liveness", ("probe_milliseconds",), required=False)
-    value = table.get("probe_milliseconds", DEFAULT_PROBE_MILLISECONDS)
-    return read.time("liveness.probe_milliseconds", value, 100, 60000, "milliseconds") / 1000
+def _liveness(read: _Reader) -> tuple[float, float]:
+    """After how many seconds of silence another one shall serve a switch, and after how many it counts as lost."""
+    defaults = {"probe_milliseconds": DEFAULT_PROBE_MILLISECONDS, "silence_milliseconds": DEFAULT_SILENCE_MILLISECONDS}
+    table = read.section("liveness", tuple(defaults), required=False)
+    probe, silence = (
+        read.time(f"liveness.{name}", table.get(name, default), 100, 60000, "milliseconds") / 1000
+        for name, default in defaults.items()
+    )
+    return probe, silence
 
 
 def load(path: Path) -> Config:

@@ -36,6 +36,7 @@ def test_a_good_configuration_is_taken_over() -> None:
     assert [peer.name for peer in config.controllers] == ["c1", "c2"]
     assert config.decisions.idle_timeout_seconds == 60
     assert config.decisions.drop_timeout_seconds == 30
+    assert config.silence_seconds == 5.0
     assert parse(GOOD | {"openflow": {"listen": "[::]:6653"}}, "test").openflow_listen == Endpoint("::", 6653)
 
 
@@ -58,6 +59,7 @@ FAULTS = {
     "missing section": (_with("pki", None), "pki", "certificate"),
     "missing value": (_with("pki.ca", None), "pki.ca", "PEM"),
     "relative path": (_with("pki.ca", "ca.pem"), "pki.ca", "absolute"),
+    "too little silence": (_with("liveness.silence_milliseconds", 99), "liveness.silence_milliseconds", "from 100"),
     "no port": (_with("openflow.listen", "0.0.0.0"), "openflow.listen", "ADDRESS:PORT"),
     "port too large": (_with("openflow.listen", "0.0.0.0:65536"), "openflow.listen", "65535"),
     "a name to listen on": (_with("openflow.listen", "localhost:6653"), "openflow.listen", "IP address"),

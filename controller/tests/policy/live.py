@@ -167,6 +167,7 @@ class Fleet:
         self._namespaces: list[str] = []
         self.under = f"{self.prefix}under"
         self.database = Database(directory, "QNet")
+        self.configuration = ""  # more for controller.toml
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
@@ -232,6 +233,7 @@ class Fleet:
             f'[database]\nremotes = ["unix:{self.directory}/QNet.sock"]\n'
             f'[pki]\nca = "{self.authority.ca}"\ncertificate = "{certificate}"\nprivate_key = "{key}"\n'
             f'[[controllers]]\nname = "c1"\naddress = "{MANAGEMENT_BLOCK}.254"\n[api]\nlisten = "127.0.0.1:9680"\n'
+            + self.configuration
         )
         log = (self.directory / "controller.log").open("ab")
         self.controller = subprocess.Popen(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulator import packets as p
-from simulator.fabric import VIRTUAL_MAC, Fabric, Session, open_session
+from simulator.fabric import VIRTUAL_MAC, Delivery, Fabric, Session, open_session
 
 from .oracle import expected, who_has
 from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
@@ -188,13 +188,20 @@ class Prober:
             if not item.session.came_back(item.session.backward(pod_object(server))):
                 self.fail(f"{item}: answers are cut, though still allowed")
             return True
-        if client is not None and client.host and (there := item.session.forward()):
+        if client is not None and client.host and (there := item.session.forward()) and not self._moved_on(item, there):
             self.fail(f"{item}: goes on, though no longer allowed: {there}")
         if server is not None and server.host and not self._may_talk_back(item, server):
             back = item.session.backward(pod_object(server))
             if back:
                 self.fail(f"{item}: the server still reaches the client: {back}")
         return False
+
+    def _moved_on(self, item: Open, there: list[Delivery]) -> bool:
+        """Whether UDP, whose backend has gone, has been balanced anew."""
+        client = self.world.pods[item.client]
+        want = expected(self.world, client, item.address, item.protocol, item.port, self.fabric.clock.now)
+        reached = [self.by_port(delivery.pod).key for delivery in there]
+        return item.balanced and item.protocol == UDP and len(reached) == 1 and reached[0] in want.receivers
 
     def _may_talk_back(self, item: Open, server: PodPlan) -> bool:
         """Whether the server might open a connection that looks like its answers."""

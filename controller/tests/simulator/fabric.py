@@ -12,10 +12,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from qnet_controller.controller.metrics import Metrics
+from qnet_controller.controller.rotation import Rotation
 from qnet_controller.model.model import Model, Touches
 from qnet_controller.model.objects import Change, Pod, Removed
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.connections import Ends, concerned, cut, groups_of, zones
+from qnet_controller.pipeline.connections import Ends, concerned, cut, groups_of, users_of, zones
 from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.program import SwitchProgram
 
@@ -89,6 +91,7 @@ class Fabric:
         self.clock = Clock()
         self.settings = settings
         self.model = Model()
+        self._rotation = Rotation(self.model, Metrics())
         self.intent: dict[tuple[type, str], Change] = {}
         self.nodes: dict[str, Node] = {}
         self.trace: list[str] = []
@@ -132,6 +135,7 @@ class Fabric:
         return found
 
     def _refresh(self, touched: Touches) -> None:
+        self._concerned |= self._rotation.review(touched)
         for node in self.nodes.values():
             self._send(node, node.program.refresh(touched, self.clock.now))
 
@@ -169,6 +173,7 @@ class Fabric:
         # Where a pod has ports on two switches, the newest one counts; only the old process saw which that is.
         order = sorted(self.nodes.values(), key=lambda node: node.name)
         self.model = Model()
+        self._rotation = Rotation(self.model, Metrics())
         self.model.apply(objects)
         for node in order:
             ports = [(number, name, True) for number, name in node.switch.ports.items()]
@@ -197,6 +202,11 @@ class Fabric:
         node, number = self.port(pod, host)
         del node.switch.ports[number]
         self._refresh(self.model.port_gone(node.switch.datapath_id, number))
+
+    def set_link(self, pod: Pod, live: bool) -> None:
+        """The pod's port loses its link, or has it again."""
+        node, number = self.port(pod)
+        self._refresh(self.model.port_seen(node.switch.datapath_id, number, pod.port_name, live))
 
     def move(self, pod: Pod, source: str, target: str) -> None:
         """The pod moves: its new port appears, then the old one goes."""
@@ -230,6 +240,9 @@ class Fabric:
                 self._settle(node)
             gone = (e for e in self.model.exports.values() if e.expires and since < e.expires <= self.clock.now)
             self._concerned |= {group for export in gone for group in groups_of(export)}
+            drained, touched = self.model.end_drains(self.clock.now)
+            self._concerned |= {group for pod in drained for group in users_of(self.model, pod.service)}
+            self._refresh(touched)
             self._refresh(self.model.expired(since, self.clock.now))
 
     # -- packets -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ..api.http import serve
 from ..config import Config, ConfigError, Endpoint, load
 from ..controller.controller import Controller
 from ..controller.peers import Peers
+from ..openflow.events import Limits
 from ..openflow.server import listen, tls_context
 from ..ovsdb.feed import Feed, Tls
 
@@ -25,6 +26,8 @@ _PKI_HINT = "run the certificates role"
 HAND_OVER_SECONDS = 5.0
 GC_THRESHOLDS = (100_000, 50, 100)  # little of what decisions make is cyclic
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 2
+
+ECHOES_IN_SILENCE = 5  # a switch that says nothing is asked so often before it counts as lost
 
 
 def _arguments() -> argparse.Namespace:
@@ -65,7 +68,8 @@ async def run(config: Config, context: ssl.SSLContext) -> int:
         where, at = "api.listen", config.api_listen
         api = await serve(controller, at, context)
         where, at = "openflow.listen", config.openflow_listen
-        server = await listen(at.host, at.port, context, controller)
+        limits = Limits(echo_interval=config.silence_seconds / ECHOES_IN_SILENCE, silence=config.silence_seconds)
+        server = await listen(at.host, at.port, context, controller, limits)
         own = next(peer for peer in config.controllers if peer.name == config.name)
         where, at = "controllers.port", Endpoint(config.openflow_listen.host, own.port)
         await peers.start(context)

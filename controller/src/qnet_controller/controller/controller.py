@@ -127,7 +127,7 @@ class Controller:
         touched, self._dirty = self._dirty, frozenset()
         if not touched:
             return
-        self._rotation.review(touched)
+        self.receipts.left(self._rotation.review(touched))
         self._health.review(touched)
         now = time.time()
         turn = self.receipts.begin()
@@ -223,7 +223,9 @@ class Controller:
             return
         LOG.warning("switch of host %s disconnected: %s", switch.host, reason)
         self._forget(switch)
-        self._loop.call_later(self._host_grace_seconds, self._grace_over, switch.datapath_id)
+        # Who says nothing has had its time; whoever closes the connection may be back at once.
+        grace = 0.0 if session.silent else self._host_grace_seconds
+        self._loop.call_later(grace, self._grace_over, switch.datapath_id)
 
     def _grace_over(self, datapath_id: int) -> None:
         if datapath_id not in self.switches:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from ..model.model import Model, Touches
+from ..pipeline.connections import users_of
 from .receipts import Receipts
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,11 @@ class Expiry:
         ended = [e for e in self._model.exports.values() if e.expires and self._until < e.expires <= now]
         if ended:
             LOG.info("exports have expired: %s", ", ".join(sorted(export.key for export in ended)))
+        drained, touched = self._model.end_drains(now)
+        if drained:
+            LOG.info("the time to drain is over for %s", ", ".join(sorted(pod.key for pod in drained)))
         self._receipts.expires(ended)
-        self._touch(self._model.expired(self._until, now))
+        self._receipts.left(frozenset(group for pod in drained for group in users_of(self._model, pod.service)))
+        self._touch(self._model.expired(self._until, now) | touched)
         self._until = now
         self.schedule()

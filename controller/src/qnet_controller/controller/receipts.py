@@ -107,6 +107,10 @@ class Receipts:
         """Exports have come to their end."""
         self._groups |= {group for export in exports for group in groups_of(export)}
 
+    def left(self, groups: frozenset[str]) -> None:
+        """Backends have gone that pods of these groups may be connected to."""
+        self._groups |= groups
+
     def arrived(self, touched: bool) -> None:
         """The model has the change; one that touched nothing makes no turn."""
         if not touched:

@@ -74,6 +74,8 @@ class Model:
         self._sightings: dict[str, dict[int, Location]] = defaultdict(dict)
         self._ports_of: dict[int, dict[int, str]] = defaultdict(dict)
         self._absent: set[int] = set()
+        self._draining: dict[str, Pod] = {}
+        self._drained: set[str] = set()
         self._memo: dict[Hashable, Any] = {}
         self._holds_from, self._holds_until = math.inf, -math.inf
 
@@ -159,6 +161,8 @@ class Model:
             case Pod():
                 self.pods_of[item.service].add(item.key)
                 self.pod_by_port[item.port_name] = item
+                if item.state == "draining" and item.drain_until is not None:
+                    self._draining[item.key] = item
                 for address in item.addresses:
                     self.owner[item.network, address] = item
             case Export():
@@ -183,6 +187,8 @@ class Model:
             case Pod():
                 _discard(self.pods_of, item.service, item.key)
                 _drop(self.pod_by_port, item.port_name, item)
+                _drop(self._draining, item.key, item)
+                self._drained.discard(item.key)
                 for address in item.addresses:
                     _drop(self.owner, (item.network, address), item)
             case Export():
@@ -247,14 +253,28 @@ class Model:
     # -- expiry ------------------------------------------------------------------------------------------------
 
     def next_expiry(self, now: float) -> float | None:
-        """The next time (Unix seconds) after `now` at which an export ends, if any."""
-        ends = (e.expires for e in self.exports.values() if e.expires is not None and e.expires > now)
-        return min(ends, default=None)
+        """The next time (Unix seconds) after `now` at which an export ends, or a drain whose end has not been said."""
+        exports = (e.expires for e in self.exports.values() if e.expires is not None and e.expires > now)
+        drains = (pod.drain_until for key, pod in self._draining.items() if key not in self._drained)
+        return min((end for end in (*exports, *drains) if end is not None), default=None)
 
     def expired(self, since: float, now: float) -> Touches:
         """What is touched by exports that ended after `since` and up to `now`."""
         ended = (e for e in self.exports.values() if e.expires is not None and since < e.expires <= now)
         return frozenset().union(*(self._export_touches(export) for export in ended))
+
+    def end_drains(self, now: float) -> tuple[list[Pod], Touches]:
+        """Say that it is `now`: the pods whose time to drain is over since the last time, and what that touches."""
+        waiting = (pod for key, pod in self._draining.items() if key not in self._drained)
+        over = [pod for pod in waiting if (pod.drain_until or 0) <= now]
+        if over:
+            self._changed()
+            self._drained.update(pod.key for pod in over)
+        return over, frozenset().union(*(self._pod_touches(pod) for pod in over))
+
+    def drained(self, pod: Pod) -> bool:
+        """Whether the time is over that a draining pod had for the connections of its service."""
+        return pod.key in self._drained
 
     # -- location ----------------------------------------------------------------------------------------------
 

@@ -126,7 +126,10 @@ class ServiceIP:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """Containers that share one network stack. Key: `group/name`; `service` is the key of its service; MAC packed."""
+    """Containers that share one network stack. Key: `group/name`; `service` is the key of its service; MAC packed.
+
+    `drain_until`: when the connections that a draining pod still has are ended, in Unix seconds; None: never.
+    """
 
     name: str
     service: str
@@ -136,6 +139,7 @@ class Pod:
     addresses: tuple[Address, ...] = field(default=())
     weight: int = 100
     state: str = "active"
+    drain_until: int | None = None
 
     @property
     def group(self) -> str:

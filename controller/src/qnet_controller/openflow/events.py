@@ -18,8 +18,8 @@ class Limits:
     """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle."""
 
     handshake: float = 10.0
-    echo_interval: float = 5.0
-    silence: float = 15.0
+    echo_interval: float = 1.0
+    silence: float = 5.0
     reply: float = 60.0
     high_water: int = 1 << 20
     max_backlog: int = 1000

@@ -50,6 +50,7 @@ class Session(Stream):
         self.address = ""
         self.role: int = Roles.NOCHANGE  # in the order of the wire: newer than any reply that is still being awaited
         self.datapath_id: int | None = None
+        self.silent = False  # dropped for saying nothing: nothing is known of the switch but that
         self._paused = False
         self._negotiated = False
         self._timers: list[asyncio.TimerHandle] = []
@@ -140,14 +141,18 @@ class Session(Stream):
             self._violated(f"no complete handshake within {self.limits.handshake:g} s")
 
     def _tick(self) -> None:
-        silent = self._loop.time() - self._heard
+        now, due, every = self._loop.time(), self._timers[1].when(), self.limits.echo_interval
+        if now - due > every:  # it is we who were frozen: what the switch has said meanwhile waits to be read
+            self._heard = max(self._heard, now - every)
+        silent = now - self._heard
         if silent >= self.limits.silence:
-            LOG.warning("dropped %s: silent for %.0f s", self, silent)
-            self.drop(f"silent for {silent:.0f} s")
+            LOG.warning("dropped %s: silent for %.1f s", self, silent)
+            self.silent = True
+            self.drop(f"silent for {silent:.1f} s")
             return
-        if self._negotiated and silent >= self.limits.echo_interval * 0.9:
+        if self._negotiated and silent >= every * 0.9:
             self.write(codec.echo_request(self.next_xid()))
-        self._timers[1] = self._loop.call_later(self.limits.echo_interval, self._tick)
+        self._timers[1] = self._loop.call_later(min(every, self.limits.silence - silent), self._tick)
 
     def next_xid(self) -> int:
         """A transaction id for the next message."""

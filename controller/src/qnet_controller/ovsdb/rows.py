@@ -75,6 +75,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "port_name": _STRING,
         "weight": _INTEGER,
         "state": _STRING,
+        "drain_until": _column({"key": "integer", "min": 0, "max": 1}),
     },
     "Pod_Address": {"pod": _reference("Pod"), "address": _STRING},
     "Export": {
@@ -224,6 +225,7 @@ def _pod(row: Any, addresses: Iterable[Address]) -> Pod:
         tuple(sorted(addresses, key=address_order)),
         row.weight,
         row.state,
+        _optional(row.drain_until),
     )
 
 
@@ -232,13 +234,19 @@ def address_order(packed: Address) -> tuple[int, bytes]:
     return (len(packed), packed)
 
 
+def _optional(value: Any) -> int | None:
+    """An optional integer: the library gives a number, or a list of one or none."""
+    if isinstance(value, list):
+        return int(value[0]) if value else None
+    return int(value)
+
+
 def _export(row: Any) -> Export:
-    expires = row.expires[0] if isinstance(row.expires, list) and row.expires else row.expires
     return Export(
         _service_of(row),
         _named(row, "to_group"),
         frozenset(map(port_rule, row.ports)),
-        None if expires == [] else expires,
+        _optional(row.expires),
         row.direct,
     )
 

@@ -19,6 +19,7 @@ from .demands import grant_number
 from .fields import HAIRPIN_ZONE
 from .messages import FlushConnection, Tuple
 
+UDP = 17
 ICMPV6 = 58
 ICMP = (1, ICMPV6)  # the first is what exports say for both
 
@@ -123,8 +124,19 @@ def _may_go_on(model: Model, opener: Pod, item: Connection, now: float) -> bool:
     if not isinstance(server, Pod):
         return False
     if isinstance(called, ServiceIP):
-        return called.service == server.service and _allowed(model, opener, server, over(called), item, now)
+        stays = called.service == server.service and not _left_behind(model, server, item)
+        return stays and _allowed(model, opener, server, over(called), item, now)
     return called is server and _allowed(model, opener, server, DIRECT, item, now)
+
+
+def _left_behind(model: Model, server: Pod, item: Connection) -> bool:
+    """Whether a balanced connection has to end although it is allowed: its pod's time to drain is over, or it is UDP,
+    which notices no end and moves on with its next packet, and its pod is not one to be balanced over any more.
+    """
+    if model.drained(server):
+        return True
+    wanted = server.state == "active" and server.weight > 0
+    return item.opened.protocol == UDP and wanted and server not in model.backends(server.service).pods
 
 
 def _allowed(model: Model, opener: Pod, server: Pod, way: str | None, item: Connection, now: float) -> bool:
@@ -178,15 +190,15 @@ def _concerned(model: Model, old: object, new: object | None) -> Iterator[str]:
                 yield from groups_of(old)
         case ServiceIP():
             if not isinstance(new, ServiceIP) or (old.address, old.network) != (new.address, new.network):
-                yield from _users_of(model, old.service)
+                yield from users_of(model, old.service)
         case Pod():
             if not isinstance(new, Pod) or _place(old) != _place(new):
-                yield from _users_of(model, old.service)
+                yield from users_of(model, old.service)
                 # What it has opened itself is known to those who serve its group.
                 for key in model.exports_to.get(old.group, ()):
                     yield model.exports[key].service.partition("/")[0]
         case Service():
-            yield from _users_of(model, old.key)
+            yield from users_of(model, old.key)
         case SecurityGroup():
             yield old.name
 
@@ -195,7 +207,8 @@ def _place(pod: Pod) -> tuple[object, ...]:
     return (pod.service, pod.network, pod.addresses)
 
 
-def _users_of(model: Model, service: str) -> Iterator[str]:
+def users_of(model: Model, service: str) -> Iterator[str]:
+    """The groups that may use a service: its own, and those that it is exported to."""
     yield service.partition("/")[0]
     for key in model.exports_of.get(service, ()):
         yield model.exports[key].to_group

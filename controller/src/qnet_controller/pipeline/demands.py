@@ -245,7 +245,8 @@ class Compiler:
         # Not only pods in rotation: connections that were balanced earlier go on.
         for key in sorted(self.model.pods_of.get(target.service, ())):
             pod = self.model.pods[key]
-            for backend in addresses(pod, target.address) if pod.network == network.name else ():
+            goes_on = pod.network == network.name and not self.model.drained(pod)
+            for backend in addresses(pod, target.address) if goes_on else ():
                 program.add(*_backend(network, target, backend))
                 program.needs.add(Part("presence", (network.name, backend)))
         return program

@@ -81,6 +81,7 @@ class Service:
     name: str
     network: str
     health_check: tuple[tuple[str, str], ...] = ()
+    drain_seconds: int | None = None
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
 
@@ -129,6 +130,7 @@ class Pod:
     weight: int = 100
     state: str = "active"
     containers: tuple[str, ...] = ()
+    drain_until: int | None = None
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
 

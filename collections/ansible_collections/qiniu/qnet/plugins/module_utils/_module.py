@@ -53,6 +53,7 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "group": {"type": "str"},
         "name": {"type": "str"},
         "network": {"type": "str"},
+        "drain_seconds": {"type": "int"},
         "health_check": {
             "type": "dict",
             "options": {

@@ -259,6 +259,11 @@ _CHECK_NUMBERS: dict[str, tuple[float, float, float]] = {
 }
 
 
+def drain_seconds(value: int) -> int | None:
+    """0 to 2592000 (30 days), or a negative number for: no end."""
+    return integer(0, 2592000, "a time to drain (-1 removes it)")(value) if value >= 0 else None
+
+
 def health_check(value: t.Mapping[str, t.Any]) -> tuple[tuple[str, str], ...]:
     """The options of a health check, all of them, as text; an empty mapping is no check."""
     given = {name: option for name, option in value.items() if option is not None}
@@ -328,7 +333,13 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "tenant": label,
         "number": integer(1, _model.MAX_GROUP_NUMBER, "a group number"),
     },
-    "service": {"group": label, "name": label, "network": label, "health_check": health_check},
+    "service": {
+        "group": label,
+        "name": label,
+        "network": label,
+        "health_check": health_check,
+        "drain_seconds": drain_seconds,
+    },
     "service_ip": {
         "group": label,
         "service": label,

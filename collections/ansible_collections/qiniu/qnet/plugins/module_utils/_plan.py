@@ -10,6 +10,7 @@ allocates what was left open, checks the result as a whole and returns the diffe
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _allocate, _check, _model, _parse
@@ -148,6 +149,7 @@ class Draft:
     def plan(self) -> Plan:
         """Allocate, check, compare. Raises IntentRefused with every problem found."""
         self._settle_networks()
+        self._settle_drains(int(time.time()))
         self.problems += _allocate.fill(self.state, self.given, self._where)
         # What could not be allocated stays open; it must not be compared or checked any further.
         if not self.problems:
@@ -195,6 +197,21 @@ class Draft:
             elif record.network is None:
                 record = dataclasses.replace(record, network=service.network)
             self.state[kind][key] = record
+
+    def _settle_drains(self, now: int) -> None:
+        """Give a pod that begins to drain the end that its service sets, and take it from one that drains no more."""
+        for key, record in self.state["pod"].items():
+            before = self.have["pod"].get(key)
+            if record is before:
+                continue
+            until = record.drain_until
+            if record.state != "draining":
+                until = None
+            elif before is None or before.state != "draining":
+                service = self.state["service"].get(record.service_key)
+                allowed = service.drain_seconds if service is not None else None
+                until = None if allowed is None else now + allowed
+            self.state["pod"][key] = dataclasses.replace(record, drain_until=until)
 
     def _where(self, kind: str, key: str) -> str:
         """``path: kind 'key'``: how a sentence about an object begins."""

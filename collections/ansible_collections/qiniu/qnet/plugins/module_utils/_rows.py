@@ -18,9 +18,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
     "Security_Group": ("name", "tenant", "number"),
-    "Service": ("name", "group", "network", "health_check"),
+    "Service": ("name", "group", "network", "health_check", "drain_seconds"),
     "Service_IP": ("name", "service", "network", "address", "affinity", "algorithm"),
-    "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers"),
+    "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers", "drain_until"),
     "Pod_Address": ("pod", "network", "address"),
     "Export": ("service", "to_group", "ports", "expires", "direct"),
     "L7_Listener": ("name", "balancer", "protocol", "port", "settings"),
@@ -115,7 +115,9 @@ class Rows:
 
     def _service(self, row: t.Any) -> _model.Service:
         check = tuple(sorted(row.health_check.items()))
-        return _model.Service(self._key(row.group), row.name, self._key(row.network), check)
+        return _model.Service(
+            self._key(row.group), row.name, self._key(row.network), check, _optional(row.drain_seconds)
+        )
 
     def _service_ip(self, row: t.Any) -> _model.ServiceIP:
         service = self._records[row.service.uuid]
@@ -136,6 +138,7 @@ class Rows:
             row.weight,
             row.state,
             tuple(sorted(row.containers)),
+            _optional(row.drain_until),
         )
 
     def _export(self, row: t.Any) -> _model.Export:
@@ -218,7 +221,7 @@ class Rows:
                 columns[name] = dict(record.health_check)
             else:
                 value = getattr(record, name)
-                optional = name in ("mtu", "expires")
+                optional = name in ("mtu", "expires", "drain_seconds", "drain_until")
                 columns[name] = ([] if value is None else [value]) if optional else _plain(value)
         return columns
 

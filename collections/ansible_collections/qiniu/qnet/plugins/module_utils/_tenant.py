@@ -88,6 +88,7 @@ def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
                         "name": service["name"],
                         "network": service["network"],
                         "health_check": service.get("health_check"),
+                        "drain_seconds": service.get("drain_seconds"),
                     },
                 )
                 for ip_path, service_ip in _elements(f"{service_path}.service_ips", service.get("service_ips")):

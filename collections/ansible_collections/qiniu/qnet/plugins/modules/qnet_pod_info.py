@@ -79,6 +79,10 @@ pods:
       description: V(active), or V(draining) when it takes no new connections.
       type: str
       returned: success
+    drain_until:
+      description: When the connections of a draining pod are ended, in seconds since 1970; null for never.
+      type: int
+      returned: success
     containers:
       description: Containers that share the pod.
       type: list
@@ -87,6 +91,7 @@ pods:
   sample:
     - addresses: [10.10.0.2]
       containers: []
+      drain_until: null
       group: fop
       mac: "02:1a:2b:3c:4d:5e"
       name: image-1

@@ -34,6 +34,11 @@ options:
       - Name of the network that its pods and Service IPs are in.
       - Needed when the service is created.
     type: str
+  drain_seconds:
+    description:
+      - How long a pod that begins to drain keeps the connections that it has; then they are ended.
+      - V(-1) means as long as they last; so does a new service without it.
+    type: int
   health_check:
     description:
       - How its pods are checked, from the host that they are on.
@@ -89,6 +94,11 @@ options:
           - Name of the network that its pods and Service IPs are in.
           - Needed when the service is created.
         type: str
+      drain_seconds:
+        description:
+          - How long a pod that begins to drain keeps the connections that it has; then they are ended.
+          - V(-1) means as long as they last; so does a new service without it.
+        type: int
       health_check:
         description:
           - How its pods are checked, from the host that they are on.
@@ -187,6 +197,10 @@ services:
       description: All options of its health check; empty without one.
       type: dict
       returned: success
+    drain_seconds:
+      description: How long a draining pod keeps its connections; null for as long as they last.
+      type: int
+      returned: success
   sample:
     - group: fop
       name: image
@@ -199,6 +213,7 @@ services:
         timeout_seconds: 1
         healthy_threshold: 2
         unhealthy_threshold: 3
+      drain_seconds: 300
 plan:
   description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
   returned: success

@@ -57,11 +57,16 @@ services:
       description: All options of its health check; empty without one.
       type: dict
       returned: success
+    drain_seconds:
+      description: How long a draining pod keeps its connections; null for as long as they last.
+      type: int
+      returned: success
   sample:
     - group: fop
       name: image
       network: prod
       health_check: {}
+      drain_seconds: null
 generation:
   description: Number of changes of the intent so far.
   returned: success

@@ -83,6 +83,11 @@ options:
                 description: Name of the network that its pods and Service IPs are in.
                 type: str
                 required: true
+              drain_seconds:
+                description:
+                  - How long a pod that begins to drain keeps the connections that it has; then they are ended.
+                  - V(-1) means as long as they last; so does a new service without it.
+                type: int
               health_check:
                 description:
                   - How its pods are checked, from the host that they are on.
@@ -360,7 +365,7 @@ def main() -> None:
     service = {
         "name": {"type": "str", "required": True},
         "network": {"type": "str", "required": True},
-        "health_check": _module.element_options("service")["health_check"],
+        **_without("service", "group", "name", "network"),
         "service_ips": _list_of(service_ip),
     }
     group = {**_without("security_group", "tenant", "number"), "services": _list_of(service)}

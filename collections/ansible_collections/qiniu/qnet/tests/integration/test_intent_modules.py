@@ -101,10 +101,11 @@ CASES = [
                 "healthy_threshold": 2,
                 "unhealthy_threshold": 3,
             },
+            "drain_seconds": None,
         },
-        change={"network": "two", "health_check": {}},
+        change={"network": "two", "health_check": {}, "drain_seconds": 30},
         same={"health_check": {}},
-        changed={"network": "two", "health_check": {}},
+        changed={"network": "two", "health_check": {}, "drain_seconds": 30},
         needs=("network", "two", "groups"),
     ),
     Case(
@@ -274,6 +275,7 @@ def test_pods_are_read_by_name(run: Runner, database: IntentDatabase) -> None:
         "weight": 50,
         "state": "draining",
         "containers": ["a", "b"],
+        "drain_until": None,
     }
     assert run("qnet_pod_info")["pods"] == [wanted]
     assert run("qnet_pod_info", names=["fop/image-1"])["pods"] == [wanted]

@@ -76,6 +76,7 @@ def test_every_option_of_a_pod_reaches_the_database(run: Runner, connection: _ov
         "weight": 0,
         "state": "draining",
         "containers": ["a", "b"],
+        "drain_until": None,
     }
     assert declare(connection, pod("image-1", containers=[], service="video")).plan.changed
     assert run("qnet_pod_info")["pods"][0]["containers"] == []
