@@ -216,11 +216,11 @@ def test_a_switch_that_stays_away_takes_its_pods_out_of_the_rotation(switch: Vsw
         await until(lambda: rotation() == [False] * 3)
         kept = {"service": "fop/image", "backends": ["fop/p-1", "fop/p-2"], "all_down": True}
         await until(lambda: controller.status()["services"] == [kept])
-        assert sample(controller, "qnet_services_down") == 1
+        await until(lambda: sample(controller, "qnet_services_down") == 1)
         assert [pod["host"] for pod in controller.status()["pods"]] == ["h1"] * 3
         await asyncio.to_thread(switch.vsctl, "set-controller", BRIDGE, target)
         await until(lambda: rotation() == [True] * 3 and adopted(controller))
-        assert sample(controller, "qnet_services_down") == 0
+        await until(lambda: sample(controller, "qnet_services_down") == 0)
         assert controller.status()["services"] == [kept | {"all_down": False}]
 
     play(authority, switch, test)
