@@ -65,7 +65,7 @@ format: $(VENV_STAMP) ## Format the Python code and fix what ruff can fix
 	ruff format
 
 # ----------------------------------------------------------------------------------------------------------- tests
-LEVELS := unit property modules policy l7 molecule fleet
+LEVELS := unit property codec modules policy l7 molecule fleet
 
 .PHONY: test
 test: packages venv ## Run all levels of tests (root, Debian 12); installs what it needs
@@ -78,11 +78,14 @@ POLICY := controller/tests/policy
 MODULES := $(COLLECTION)/tests/integration
 FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7
 
-.PHONY: test-unit test-property test-modules test-policy test-l7 test-molecule test-fleet
+.PHONY: test-codec test-unit test-property test-modules test-policy test-l7 test-molecule test-fleet
 test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
 	pytest -m "not hypothesis" $(FAST)
 test-property: $(VENV_STAMP) ## Property tests (hypothesis)
 	pytest -m hypothesis $(FAST)
+test-codec: $(VENV_STAMP) ## The contract suite with the codec of Ryu 4.34 (test-unit runs it with os-ken)
+	tools/install_ryu.sh $(BIN)/python .cache/codec-ryu
+	QNET_OPENFLOW_CODEC=ryu PYTHONPATH=.cache/codec-ryu pytest controller/tests/contract
 test-modules: $(VENV_STAMP) ## Every module against a private ovsdb-server and a private Open vSwitch
 	pytest $(MODULES)
 test-policy: $(VENV_STAMP) ## Random tenants: oracle = pipeline = packets on a live Open vSwitch

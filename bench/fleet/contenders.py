@@ -149,7 +149,7 @@ def contenders(only: Sequence[str] = (), size: intent.Size | None = None) -> Ite
                 port, log = free_port(), Path(peers.CACHE) / f"{peer.name}.log"
                 command = peer.command(port)
                 stack.enter_context(running(command, port, log))
-            except (peers.Unavailable, RuntimeError) as error:
+            except (peers.Unavailable, RuntimeError, OSError) as error:
                 found.append(Contender(peer.name, f"{peer.name} does not take part: {error}"))
                 continue
             fleet = stack.enter_context(FleetProcess(Target(port), _learning_specs(peer.version)))

@@ -61,10 +61,7 @@ def _ryu(port: int) -> list[str]:
 
 def _os_ken(port: int) -> list[str]:
     where = _environment("os-ken", "os-ken==4.2.2")
-    return [
-        str(where / "bin" / "osken-manager"), "--ofp-tcp-listen-port", str(port), "--ofp-listen-host", "127.0.0.1",
-        "os_ken.app.simple_switch_13",
-    ]  # fmt: skip
+    return [str(where / "bin" / "python"), str(Path(__file__).with_name("os_ken_learning.py")), str(port)]
 
 
 def _testcontroller(port: int) -> list[str]:

@@ -164,7 +164,7 @@ async def _expire(fleet: _Fleet) -> int:
     return sum(switch.expire() for switch in fleet.switches.values())
 
 
-async def _settle(fleet: _Fleet, quiet: float = 0.4) -> None:
+async def _settle(fleet: _Fleet, quiet: float = 1.5) -> None:
     """Wait until no switch has been told anything for a while."""
     told = -1
     while told != (told := sum(switch.applied + len(switch.log) for switch in fleet.switches.values())):

@@ -248,6 +248,8 @@ class FakeSwitch(asyncio.Protocol):
         """Every flow that is to be reported ends for idleness; returns how many there were."""
         self.apply()
         ending = [(key, mod) for key, mod in self.flows.items() if mod[45] & 1 and (mod[26:30] != bytes(4))]
+        # The plan first: what pairs need ends with them.
+        ending.sort(key=lambda item: item[1][24] != self.spec.plan_table)
         for key, _ in ending:
             del self.flows[key]
         self.write(b"".join(_flow_removed(mod) for _, mod in ending))

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the controller and everything it needs as one archive of wheels, unless there is one of the same content.
 
-Usage: build_release.py SOURCE REQUIREMENTS CACHE, all paths. Runs on the control node with the Python of Ansible.
+Usage: build_release.py SOURCE REQUIREMENTS CACHE CODEC: three paths, and os_ken or ryu. Runs on the control node with
+the Python of Ansible. What a codec other than os_ken needs is in REQUIREMENTS with -CODEC before its suffix.
 Prints one line of JSON: release (VERSION-HASH), archive (path), built (whether it was made just now).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -22,10 +24,13 @@ import tomllib
 KEPT = 3  # archives that stay in the cache
 
 
-def content_hash(source: pathlib.Path, requirements: pathlib.Path) -> str:
+OLD_BUILD = "setuptools<68"  # what Ryu's setup needs
+
+
+def content_hash(source: pathlib.Path, requirements: list[pathlib.Path]) -> str:
     """A hash over all that goes into the archive: sources, pins, and the Python that builds it."""
     digest = hashlib.sha256(f"{platform.machine()} {sys.version_info[:2]}\n".encode())
-    files = [source / "pyproject.toml", requirements, pathlib.Path(__file__)]
+    files = [source / "pyproject.toml", *requirements, pathlib.Path(__file__)]
     files += sorted(path for path in sources(source) if path != source / "pyproject.toml")
     for path in files:
         digest.update(f"{path.name}\0".encode())
@@ -44,24 +49,34 @@ def is_derived(path: pathlib.Path) -> bool:
     return any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)
 
 
-def pip_wheel(directory: pathlib.Path, *arguments: str) -> None:
+def pip_wheel(directory: pathlib.Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
     """Run pip wheel; on failure exit with what it said."""
     argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
-        [*argv, "--wheel-dir", str(directory), *arguments], capture_output=True, text=True, check=False
-    )
+        [*argv, "--wheel-dir", str(directory), *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | (environment or {}),
+    )  # fmt: skip
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()][-8:]
         sys.exit(f"pip wheel {' '.join(arguments)} failed on the control node:\n" + "\n".join(lines))
 
 
-def build(source: pathlib.Path, requirements: pathlib.Path, archive: pathlib.Path) -> None:
+def old_build(directory: pathlib.Path) -> dict[str, str]:
+    """The environment in which pip builds with an old setuptools: pip before and since 25.3 look at different names."""
+    limits = directory / "build-constraints.txt"
+    limits.write_text(OLD_BUILD + "\n", encoding="utf-8")
+    return {"PIP_CONSTRAINT": str(limits), "PIP_BUILD_CONSTRAINT": str(limits)}
+
+
+def build(source: pathlib.Path, requirements: list[pathlib.Path], archive: pathlib.Path) -> None:
     """Make the archive; it appears under its name only when it is whole."""
     with tempfile.TemporaryDirectory(prefix="qnet-release-", dir=archive.parent) as scratch:
         wheels, copy = pathlib.Path(scratch) / "wheels", pathlib.Path(scratch) / "source"
         wheels.mkdir()
         # The pins are the whole set (see requirements/controller.in), so nothing is resolved.
-        pip_wheel(wheels, "--requirement", str(requirements))
+        pip_wheel(wheels, "--requirement", str(requirements[0]))
+        for more in requirements[1:]:
+            pip_wheel(wheels, "--requirement", str(more), environment=old_build(pathlib.Path(scratch)))
         copy_sources(source, copy)
         pip_wheel(wheels, str(copy))
         partial = pathlib.Path(scratch) / "release.tar"
@@ -89,7 +104,9 @@ def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def main() -> None:
     """Entry point."""
-    source, requirements, cache = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
+    source, pins, cache = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
+    codec = sys.argv[4]
+    requirements = [pins] if codec == "os_ken" else [pins, pins.with_stem(f"{pins.stem}-{codec}")]
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     release = f"{project['version']}-{content_hash(source, requirements)}"
     archive = cache / f"{release}.tar"
