@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle."""
+    """Times in seconds, sizes in bytes; `max_backlog` counts messages that wait for a bundle.
+
+    `max_handshakes` counts connections whose TLS handshake is not complete. `penalty`: for how long the address of a
+    peer that broke the protocol is turned away; it doubles while that goes on.
+    """
 
     handshake: float = 10.0
     echo_interval: float = 1.0
@@ -25,6 +29,10 @@ class Limits:
     max_backlog: int = 1000
     max_queued: int = 128 << 20
     max_unheard: int = 1 << 20
+    max_handshakes: int = 512
+    max_handshakes_per_address: int = 128
+    penalty: float = 1.0
+    longest_penalty: float = 16.0
     max_multipart: int = 256 << 20
 
 

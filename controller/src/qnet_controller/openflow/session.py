@@ -17,6 +17,7 @@ from typing import Any, cast
 from ..pipeline.messages import Command, InstalledFlow, PacketOut, Port, Traffic
 from . import codec, guard, reading
 from .codec import Role, Roles
+from .doorkeeper import Doorkeeper
 from .events import Dump, Events, Limits, Refused, SessionClosed
 from .guard import Multipart, Type, Violation
 from .outbox import Outbox
@@ -43,9 +44,10 @@ class _Request:
 class Session(Stream):
     """One connection with a switch. `datapath_id` and `peer_name` (of its certificate) are known when identified."""
 
-    def __init__(self, events: Events, limits: Limits) -> None:
+    def __init__(self, events: Events, limits: Limits, doorkeeper: Doorkeeper | None = None) -> None:
         super().__init__(limits)
         self.events = events
+        self.doorkeeper = doorkeeper or Doorkeeper(limits)
         self.peer_name = ""
         self.address = ""
         self.role: int = Roles.NOCHANGE  # in the order of the wire: newer than any reply that is still being awaited
@@ -133,6 +135,7 @@ class Session(Stream):
 
     def _violated(self, reason: str) -> None:
         LOG.warning("dropped %s: %s", self, reason)
+        self.doorkeeper.blame(self.address, self._loop.time())
         self._deliver("violated", reason)
         self.drop(reason)
 

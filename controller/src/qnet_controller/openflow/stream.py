@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connection as a stream of messages: framed and guarded, handled in turns that are fair among switches.
 
-A switch that has much to say is heard for `TURN` messages; then come the others, and whatever else the event loop has
-to do. While too much waits unheard, nothing more is read: the switch's own queue fills, not ours. What is said in
-a turn goes out in one piece at its end.
+A switch that has much to say is heard for `TURN` messages or `TURN_SECONDS`; then come the others, and whatever else
+the event loop has to do. While too much waits unheard, nothing more is read: the switch's own queue fills, not ours.
+What is said in a turn goes out in one piece at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from time import perf_counter
 
 from . import guard
 from .events import Limits
@@ -17,8 +18,8 @@ from .guard import Violation
 
 LOG = logging.getLogger(__name__)
 
-TURN = 16
-"""Messages of one connection that are handled before others have their turn."""
+TURN, TURN_SECONDS = 64, 0.00025
+"""Messages of one connection, and time spent on them, after which others have their turn."""
 
 
 class Stream(asyncio.Protocol):
@@ -80,14 +81,14 @@ class Stream(asyncio.Protocol):
 
     def _hear(self) -> bool:
         """Handle the messages of one turn; tells whether there are more."""
-        data, offset, heard = self._input, 0, 0
+        data, offset, heard, until = self._input, 0, 0, perf_counter() + TURN_SECONDS
         try:
             while len(data) - offset >= guard.HEADER_SIZE and not self.closing:
                 version, kind, length, _ = guard.HEADER.unpack_from(data, offset)
                 self._check_header(version, kind, length)
                 if len(data) - offset < length:
                     return False
-                if heard == TURN:
+                if heard and (heard == TURN or perf_counter() > until):
                     return True
                 message = bytes(data[offset : offset + length])
                 offset += length
