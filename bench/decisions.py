@@ -24,7 +24,8 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=4000, help="packet-ins per switch and round (default 4000)")
     parser.add_argument("--only", nargs="*", default=(), help="contenders to run, by the beginning of their names")
     options = parser.parse_args()
-    with contenders(options.only) as running:
+    with contenders(options.only) as everyone:
+        running = [one for one in everyone if not one.missing]
         flows: dict[str, list[float]] = {one.name: [] for one in running}
         decisions: dict[str, list[float]] = {one.name: [] for one in running}
         for turn in range(options.rounds):
@@ -34,7 +35,7 @@ def main() -> int:
                 decisions[one.name].append(result.decisions_per_second)
                 said = f"{number(result.decisions_per_second)} decisions/s"
                 print(f"  round {turn + 1}: {one.name}: {said}, {result.note}", file=sys.stderr, flush=True)
-        missing = [one.missing for one in running if one.missing]
+        missing = [one.missing for one in everyone if one.missing]
     series = {name: Series(name, tuple(values)) for name, values in flows.items()}
     goals = [
         Goal("qnet", peer, bound) for peer, bound in (("ryu", 20), ("os-ken", 20), ("ovs-testcontroller", 0.5))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from .load import Asking, Learning
 from .process import FleetProcess, Outcome, Target
 from .stage import free_port, running, stage
 from .switch import Spec
-from .verify import Judge, Judgement, Tables, judge_learning
+from .verify import Asked, Judge, Judgement, Tables, judge_learning
 
 WINDOW = 64
 SWITCHES = 8
 ILLEGAL = 0.05
-_TABLES = Tables(int(Table.PLAN), int(Table.LOCATION))
+TABLES = Tables(int(Table.PLAN), int(Table.LOCATION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,21 @@ def _sum_up(outcomes: dict[str, Outcome], judgements: Sequence[Judgement]) -> Ro
     return Round(answered / seconds, flow_mods / seconds, latencies, note)
 
 
+def judged(
+    plan: intent.Plan, switches: Iterable[int], asked: Iterable[Sequence[Asked]], outcomes: dict[str, Outcome]
+) -> Round:
+    """A round of our controller, every answer verified.
+
+    Raises:
+        WrongAnswers: an answer is wrong or missing.
+    """
+    judgements = [
+        Judge(plan, index, TABLES).judge(questions, outcomes[plan.hosts[index].name].said)
+        for index, questions in zip(switches, asked, strict=True)
+    ]
+    return _sum_up(outcomes, judgements)
+
+
 class Contender:
     """A controller and its fleet; `missing` says why it does not take part."""
 
@@ -78,7 +93,7 @@ class Ours(Contender):
         super().__init__(name)
         self._plan = plan
         self._fleet = fleet
-        self._asking = [Asking(plan, host.index, _TABLES.plan, ILLEGAL) for host in plan.hosts]
+        self._asking = [Asking(plan, host.index, TABLES.plan, ILLEGAL) for host in plan.hosts]
 
     def round(self, packets: int, window: int, switches: int = SWITCHES) -> Round:
         """See the base class."""
@@ -87,11 +102,7 @@ class Ours(Contender):
         made = [asking.take(packets) for asking in self._asking[:switches]]
         loads = {self._plan.hosts[index].name: (packets, window) for index, (packets, _) in enumerate(made)}
         outcomes: dict[str, Outcome] = self._fleet.call("run", loads, True)
-        judgements = [
-            Judge(self._plan, index, _TABLES).judge(asked, outcomes[self._plan.hosts[index].name].said)
-            for index, (_, asked) in enumerate(made)
-        ]
-        return _sum_up(outcomes, judgements)
+        return judged(self._plan, range(switches), [asked for _, asked in made], outcomes)
 
 
 class LearningSwitch(Contender):
@@ -139,7 +150,7 @@ def contenders(only: Sequence[str] = (), size: intent.Size | None = None) -> Ite
             controller = ground.controller()
             controller.start()
             stack.callback(controller.kill)
-            fleet = stack.enter_context(FleetProcess(ground.target(controller), ground.specs(_TABLES.plan)))
+            fleet = stack.enter_context(FleetProcess(ground.target(controller), ground.specs(TABLES.plan)))
             controller.wait_adopted(SWITCHES)
             found.append(Ours("qnet", plan, fleet))
         for peer in peers.ALL:
@@ -154,4 +165,4 @@ def contenders(only: Sequence[str] = (), size: intent.Size | None = None) -> Ite
                 continue
             fleet = stack.enter_context(FleetProcess(Target(port), _learning_specs(peer.version)))
             found.append(LearningSwitch(peer.name, fleet, peer.version))
-        yield [one for one in found if not one.missing] or found
+        yield found

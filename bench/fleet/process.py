@@ -47,7 +47,8 @@ class _Fleet:
         self._target = target
         self.switches = {spec.name: FakeSwitch(spec) for spec in specs}
         self._tasks = [asyncio.ensure_future(self._stay(switch)) for switch in self.switches.values()]
-        self._changes: dict[str, float] = {}
+        self._flooding = False
+        self._sent, self._rate = 0, 0.0
 
     def _context(self, spec: Spec) -> ssl.SSLContext | None:
         if not self._target.ca:
@@ -105,19 +106,27 @@ class _Fleet:
             switch.apply()
         return found
 
-    async def flood(self, name: str, packets: list[bytes], rate: float, seconds: float) -> int:
-        """Send packet-ins at a fixed rate, whatever comes back; returns how many were sent."""
+    async def flood(self, name: str, packets: list[bytes], rate: float) -> int:
+        """Send packet-ins at a fixed rate until `hush`, whatever comes back; returns how many were sent."""
         switch = self.switches[name]
-        keep, switch.keep = switch.keep, False
-        began, sent = time.perf_counter(), 0
-        while (passed := time.perf_counter() - began) < seconds:
-            due = min(int(passed * rate), sent + 2000)
-            if due > sent:
-                switch.write(b"".join(packets[number % len(packets)] for number in range(sent, due)))
-                sent = due
+        keep, switch.keep, self._flooding = switch.keep, False, True
+        began = time.perf_counter()
+        self._sent = 0
+        while self._flooding:
+            due = min(int((time.perf_counter() - began) * rate), self._sent + 2000)
+            if due > self._sent:
+                switch.write(b"".join(packets[number % len(packets)] for number in range(self._sent, due)))
+                self._sent = due
             await asyncio.sleep(0.002)
         switch.keep = keep
-        return sent
+        self._rate = self._sent / (time.perf_counter() - began)
+        return self._sent
+
+    async def hush(self) -> float:
+        """End the flood; returns its rate."""
+        self._flooding = False
+        await asyncio.sleep(0.05)
+        return self._rate
 
     def tell(self, name: str, data: bytes) -> None:
         """Let a switch say something."""
@@ -201,6 +210,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "connected": _Fleet.connected,
     "run": _Fleet.run,
     "flood": _Fleet.flood,
+    "hush": _Fleet.hush,
     "say": _say,
     "expire": _expire,
     "settle": _settle,
