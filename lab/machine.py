@@ -181,7 +181,7 @@ def ssh(lab: Lab, host: Host, known_hosts: pathlib.Path, *command: str) -> list[
     """The command that runs `command` on a host as Ansible would."""
     return [
         "ssh", "-i", str(lab.directory / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
-        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-o", "LogLevel=ERROR",
+        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR",
         f"root@{lab.address(host)}", *command,
     ]  # fmt: skip
 
