@@ -93,27 +93,29 @@ local function each(prefix, pattern)
             if not key then
                 return nil
             end
-            if key:sub(1, 2) == prefix then
+            -- The dictionary outlives a reload: what another release has counted may be written otherwise.
+            if key:sub(1, 2) == prefix and key:sub(3):match(pattern) then
                 return shared:get(key), key:sub(3):match(pattern)
             end
         end
     end
 end
 
-local ROUTE = "^([^|]*)|([^|]*)"
+local ROUTE_WHOLE = "^([^|]*/[^|]*|[^|]*)$"
+local ROUTE = "^([^|]*/[^|]*)|([^|]*)"
 
 local function serve_durations()
     local title = "qnet_l7_request_duration_seconds"
     lines(title, "histogram", "Time from the first byte of a request to the last byte of its answer.")
     local within, total = {}, {}
-    for amount, key, position in each("h|", "^(.*)|(%d+)$") do
+    for amount, key, position in each("h|", "^([^|]*/[^|]*|[^|]*)|(%d+)$") do
         within[key] = within[key] or {}
         within[key][tonumber(position)] = amount
     end
-    for amount, key in each("c|", "^(.*)|%d+$") do
+    for amount, key in each("c|", "^([^|]*/[^|]*|[^|]*)|%d+$") do
         total[key] = (total[key] or 0) + amount
     end
-    for sum, key in each("s|", "^(.*)$") do
+    for sum, key in each("s|", ROUTE_WHOLE) do
         local shown, below = labels(key:match(ROUTE)), 0
         for position, limit in ipairs(BUCKETS) do
             below = below + ((within[key] or {})[position] or 0)

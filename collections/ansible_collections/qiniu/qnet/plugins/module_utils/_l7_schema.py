@@ -184,7 +184,9 @@ ROUTE_ONLY: dict[str, Shape] = {
         "among pods (there: 64 when omitted), or for Service IPs whose pods seldom change (there: 0 when omitted).",
         connections=whole("Idle ones for each worker of nginx; 0: none.", 0, 100000, "keepalive"),
         requests=whole("Requests on one connection.", 1, 1000000000, "keepalive_requests"),
-        idle_seconds=seconds("How long it stays open when idle.", "keepalive_timeout", low=1),
+        idle_seconds=seconds(
+            "How long it stays open when idle. When omitted: 10 among pods, else 60.", "keepalive_timeout", low=1
+        ),
         lifetime_seconds=seconds("How long it is used at all.", "keepalive_time", low=1),
     ),
     "websocket": flag("Let connections be upgraded. When omitted: true.", "proxy_http_version proxy_set_header"),

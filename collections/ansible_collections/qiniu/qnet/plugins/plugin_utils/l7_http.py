@@ -49,6 +49,9 @@ _LOG = (
 VARIABLES = ("listener", "route", "pod", "backend", "key")
 """What is set for each request, with qnet_ before it."""
 
+IDLE_SECONDS = 10
+"""How long an idle connection to a pod is kept unless the route says otherwise."""
+
 _NUMBERS = ("status", "bytes", "seconds")
 
 
@@ -158,7 +161,9 @@ def _write_upstream(conf: Conf, route: Route, backend: Backend) -> None:
                 ("idle_seconds", "keepalive_timeout", "s"),
                 ("lifetime_seconds", "keepalive_time", "s"),
             ):
-                if (value := route.get("keepalive", option)) is not None:
+                # Short for pods: an export that goes cuts connections off without a word to either end.
+                by_default = IDLE_SECONDS if option == "idle_seconds" and route.by_pods else None
+                if (value := route.get("keepalive", option, default=by_default)) is not None:
                     conf.add(name, f"{value}{unit}")
 
 
