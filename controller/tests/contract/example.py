@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+from qnet_controller.config import Config, Endpoint, Peer, Pki
 from qnet_controller.controller.controller import Controller
 from qnet_controller.model.objects import (
     Change,
@@ -17,11 +19,13 @@ from qnet_controller.model.objects import (
     Service,
     ServiceIP,
 )
+from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.ovsdb.feed import Delta
 from qnet_controller.ovsdb.rows import address, subnet
+from qnet_controller.pipeline.demands import Settings
 
 from .fixtures import BRIDGE, DATAPATH_ID
-from .real import Vswitch
+from .real import Authority, Vswitch
 
 EXPORT = Export("fop/image", "entry")
 
@@ -67,3 +71,25 @@ async def until(what: Callable[[], object], seconds: float = 8.0) -> None:
 
 def adopted(controller: Controller) -> bool:
     return any(switch.ready() for switch in controller.switches.values())
+
+
+@asynccontextmanager
+async def controllers(
+    authority: Authority, *names: str, settle: float = 0.3, grace: float = 0.2
+) -> AsyncIterator[tuple[list[Controller], list[int]]]:
+    """Controllers of these names, all configured alike, and their ports."""
+    certificate, key = authority.issue("controller")
+    peers = tuple(Peer(name, "127.0.0.1") for name in names)
+    pki = Pki(authority.ca, certificate, key)
+    nowhere, made, servers = Endpoint("127.0.0.1", 1), [], []
+    for name in names:
+        config = Config(name, nowhere, ("unix:/nowhere",), pki, peers, nowhere, Settings())
+        made.append(Controller(config, settle_seconds=settle, host_grace_seconds=grace))
+        servers.append(await listen("127.0.0.1", 0, tls_context(authority.ca, certificate, key), made[-1]))
+    try:
+        yield made, [server.sockets[0].getsockname()[1] for server in servers]
+    finally:
+        for controller, server in zip(made, servers, strict=True):
+            server.close()
+            controller.close()
+        await asyncio.sleep(0.05)

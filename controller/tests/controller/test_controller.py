@@ -6,15 +6,13 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from contract.example import EXPORT, adopted, fleet, point, until
+from contract.example import EXPORT, adopted, controllers, fleet, point, until
 from contract.fixtures import BRIDGE, attach
 from contract.real import Authority, Vswitch
-from qnet_controller.config import Config, Endpoint, Peer, Pki
 from qnet_controller.controller.controller import Controller
 from qnet_controller.model.objects import (
     Change,
@@ -22,37 +20,13 @@ from qnet_controller.model.objects import (
     Host,
     Removed,
 )
-from qnet_controller.openflow.server import listen, tls_context
 from qnet_controller.ovsdb.feed import Delta
 from qnet_controller.ovsdb.rows import address
-from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.tables import Table
 
 
 def delta(*changes: Change) -> Delta:
     return Delta(changes, 8, 0)
-
-
-@asynccontextmanager
-async def controllers(
-    authority: Authority, *names: str, settle: float = 0.3, grace: float = 0.2
-) -> AsyncIterator[tuple[list[Controller], list[int]]]:
-    """Controllers of these names, all configured alike, and their ports."""
-    certificate, key = authority.issue("controller")
-    peers = tuple(Peer(name, "127.0.0.1") for name in names)
-    pki = Pki(authority.ca, certificate, key)
-    nowhere, made, servers = Endpoint("127.0.0.1", 1), [], []
-    for name in names:
-        config = Config(name, nowhere, ("unix:/nowhere",), pki, peers, nowhere, Settings())
-        made.append(Controller(config, settle_seconds=settle, host_grace_seconds=grace))
-        servers.append(await listen("127.0.0.1", 0, tls_context(authority.ca, certificate, key), made[-1]))
-    try:
-        yield made, [server.sockets[0].getsockname()[1] for server in servers]
-    finally:
-        for controller, server in zip(made, servers, strict=True):
-            server.close()
-            controller.close()
-        await asyncio.sleep(0.05)
 
 
 def play(authority: Authority, switch: Vswitch, test: Callable[[Controller], Awaitable[None]], *more: Change) -> None:

@@ -4,7 +4,8 @@
 Each line on standard input is a JSON list of [address, protocol, port, source port or null]; the answer is one JSON
 line with, for each of them, what came back: [pod, address it saw], ["?", ""] for a ping, or null. The line "hold
 ADDRESS" opens a connection over which the server keeps talking, "listen" says how many bytes came over it within a
-second, "arrivals" how many IP packets come in within a few. Standard library only.
+second, "arrivals" how many IP packets come in within a few, "big ADDRESS PORT" asks with a datagram in fragments and
+says how long the answer was. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ TCP_PORTS, UDP_PORTS, TALKING_PORT = (80, 81), (53, 54), 82
 ETHERTYPE_ALL, ETHERTYPE_IP, ETHERTYPE_IPV6 = 0x0003, 0x0800, 0x86DD
 ICMPV6, NEIGHBOUR_TYPES = 58, range(133, 138)
 TICK_SECONDS, LISTEN_SECONDS, ARRIVAL_SECONDS = 0.05, 1.0, 2.5
+BIG = 4000
 TRIES, WAIT_SECONDS, CONNECT_SECONDS = 3, 0.5, 1.6
 Answer = list[str] | None
 
@@ -35,7 +37,8 @@ class Echo(asyncio.DatagramProtocol):
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        self.transport.sendto(json.dumps([self.name, address[0]]).encode(), address)
+        # As long as the question, so that a question in fragments has an answer in fragments.
+        self.transport.sendto(json.dumps([self.name, address[0]]).encode().ljust(len(data)), address)
 
 
 async def serve(name: str) -> None:
@@ -92,13 +95,13 @@ async def try_tcp(address: str, port: int, source: int | None) -> Answer:
         return None
 
 
-async def _ask(sock: socket.socket, data: bytes, address: tuple[str, int]) -> bytes | None:
+async def _ask(sock: socket.socket, data: bytes, address: tuple[str, int], longest: int = 2048) -> bytes | None:
     loop = asyncio.get_running_loop()
     for _ in range(TRIES):
         try:
             await loop.sock_sendto(sock, data, address)
             while True:
-                got, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, 2048), WAIT_SECONDS)
+                got, sender = await asyncio.wait_for(loop.sock_recvfrom(sock, longest), WAIT_SECONDS)
                 if sender[0] == address[0]:
                     return bytes(got)
         except TimeoutError:
@@ -115,6 +118,13 @@ async def try_udp(address: str, port: int) -> Answer:
         data = await _ask(sock, b"who", (address, port))
         answer: Answer = json.loads(data) if data else None
         return answer
+
+
+async def try_big(address: str, port: int) -> int:
+    """Ask over UDP with a datagram that needs fragments; returns how long the answer was."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        return len(await _ask(sock, bytes(BIG), (address, port), BIG) or b"")
 
 
 async def try_ping(address: str) -> Answer:
@@ -194,6 +204,8 @@ async def main(name: str) -> None:
             result = await held.open(line.split()[1])
         elif line.startswith("listen"):
             result = await held.listen()
+        elif line.startswith("big "):
+            result = await try_big(line.split()[1], int(line.split()[2]))
         elif line.startswith("arrivals"):
             result = await arrivals()
         else:

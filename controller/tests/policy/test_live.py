@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .agent import TALKING_PORT
+from .agent import BIG, TALKING_PORT
 from .live import Fleet, dotted
 from .oracle import expected
 from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, ExportPlan, World, random_export, random_world
@@ -110,6 +110,30 @@ def test_live_promises(family: int, tmp_path: Path) -> None:
         time.sleep(SETTLE_SECONDS)
         assert client.say("listen") == 0
         assert client.say(json.dumps(tries)) == [None] * 4
+
+
+def test_live_fragments_and_a_moved_pod_that_speaks_first(tmp_path: Path) -> None:
+    world = small_world(0)
+    world.new_pod("b/u", "h2", families=(0,))
+    talking, dns = (TCP, TALKING_PORT), (UDP, 53)
+    world.exports["a/s", "b"] = ExportPlan("a/s", "b", frozenset({talking, dns}), direct=True)
+    with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
+        fleet.wait_until_ready()
+        service, pod = dotted(SERVICE_BLOCK + 10), dotted(world.pods["a/s-1"].address)
+        clients = [fleet.agents["b/u-1"], fleet.agents["b/u-2"]]  # on another host, and on the same one
+        for client in clients:
+            for address in (service, pod, service):
+                assert client.say(f"big {address} 53") == BIG
+                assert client.say(f"big {address} 54") == 0
+        # The server goes on talking from its new host, though nobody asks it anything there.
+        for client in clients:
+            assert client.say(f"hold {service}") is True
+        for target in ("h1", "h2"):
+            fleet.move(world.pods["a/s-1"], target)
+            fleet.wait_until_ready()
+            time.sleep(RESUME_SECONDS)
+            for client in clients:
+                assert client.say("listen") > 5, target
 
 
 @pytest.mark.parametrize("seed", [7, 8])

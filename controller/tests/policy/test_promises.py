@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from qnet_controller.model import objects as o
+from qnet_controller.pipeline.arrivals import Arrival
 from simulator import packets as p
 from simulator.fabric import Session, open_session
 
@@ -219,17 +222,82 @@ def test_open_connections_to_a_moved_pod_resume(prober: Prober, client: str, tar
     assert all(prober.check_open(item) for item in items)
 
 
-@pytest.mark.xfail(
-    reason="the zone of the pod is empty on its new host: what it sends first counts as a new connection"
-)
-def test_a_moved_pod_may_send_first(prober: Prober) -> None:
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("target", ["h1", "h3"])
+@pytest.mark.parametrize("replugged", [False, True])
+def test_a_moved_pod_may_send_first(prober: Prober, protocol: int, target: str, replugged: bool) -> None:
+    fabric, pod = prober.fabric, prober.world.pods["a/s-2"]
+    grant(prober, ExportPlan("a/s", "b", frozenset({(protocol, 80)}), direct=True))
+    prober.world.pods["a/s-1"].weight = 0
+    fabric.apply([pod_object(prober.world.pods["a/s-1"])])
+    items = [
+        opened(prober, client, address, protocol) for client in ("b/u-1", "b/u-2") for address in (SIP, pod.address)
+    ]
+    if replugged:
+        fabric.unplug(pod_object(pod), "h2")
+        fabric.plug(pod_object(pod), target)
+    else:
+        fabric.move(pod_object(pod), "h2", target)
+    pod.host = target
+    for _ in range(3):
+        for item in items:
+            assert item.session.came_back(item.session.backward(pod_object(pod))), fabric.trace
+    fabric.restart_controller(random.Random(1))
+    for item in items:
+        assert item.session.came_back(item.session.backward(pod_object(pod))), fabric.trace
+        assert prober.check_open(item)
+    # It opens nothing by that: what nobody has asked it for is refused where it arrives.
+    client = prober.world.pods["b/u-1"]
+    for sport, dport in ((80, 4), (81, items[0].session.first.src_port)):
+        unasked = p.udp(pod.address, sport, client.address, dport)
+        if protocol == TCP:
+            unasked = p.tcp(pod.address, sport, client.address, dport, p.ACK)
+        assert not fabric.send(pod_object(pod), unasked)
+    # Nor does it go on with what has been taken back.
+    revoke(prober, "a/s", "b")
+    assert not [item for item in items if item.session.backward(pod_object(pod))]
+
+
+def test_what_a_moved_pod_needs_ends_when_it_is_not_used(prober: Prober) -> None:
     pod = prober.world.pods["a/s-2"]
+    prober.fabric.move(pod_object(pod), "h2", "h3")
+    program = prober.fabric.nodes["h3"].program
+    assert [demand for demand in program.demands if isinstance(demand, Arrival)]
+    prober.fabric.wait(prober.fabric.settings.idle_timeout_seconds + 1)
+    assert not [demand for demand in program.demands if isinstance(demand, Arrival)]
+
+
+# -- fragments -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("client", ["b/u-1", "b/u-2"])
+def test_fragments_pass_where_the_export_has_their_port_and_nowhere_else(
+    prober: Prober, client: str, direct: bool
+) -> None:
+    grant(prober, ExportPlan("a/s", "b", frozenset({(UDP, 53)}), direct))
     prober.world.pods["a/s-1"].weight = 0
     prober.fabric.apply([pod_object(prober.world.pods["a/s-1"])])
-    item = opened(prober, "b/u-1", SIP)
-    prober.fabric.move(pod_object(pod), "h2", "h3")
-    pod.host = "h3"
-    assert item.session.came_back(item.session.backward(pod_object(pod)))
+    pod = prober.world.pods["a/s-2"]
+    item = opened(prober, client, pod.address if direct else SIP, UDP, 53)
+    seen = item.session.at_server
+    assert seen is not None
+    answer = p.reply_to(seen, 0, b"")
+    for fragment in (1, 3):
+        first = replace(item.session.first, fragment=fragment)
+        assert [d.pod for d in prober.fabric.send(item.session.client, first)] == [item.session.server]
+        back = prober.fabric.send(pod_object(pod), replace(answer, fragment=fragment))
+        assert item.session.came_back(back), prober.fabric.trace
+        for other in (replace(first, dst_port=54), replace(first, dst_port=54, src_port=7)):
+            assert not prober.fabric.send(item.session.client, other), prober.fabric.trace
+        new = replace(first, src_port=5353)
+        assert [d.pod for d in prober.fabric.send(item.session.client, new)] == [item.session.server]
+    # With the port, its fragments stop in both directions, though another port stays.
+    grant(prober, ExportPlan("a/s", "b", frozenset({(UDP, 54)}), direct))
+    for fragment in (1, 3):
+        assert not prober.fabric.send(item.session.client, replace(first, fragment=fragment, payload=b"another"))
+        more = replace(answer, fragment=fragment, payload=b"another")
+        assert not prober.fabric.send(pod_object(pod), more), prober.fabric.trace
 
 
 @pytest.mark.parametrize("host", ["h1", "h3"])

@@ -18,8 +18,8 @@ ICMP_OF = {"icmpv4_type": (ETH_IPV4, ICMP), "icmpv4_code": (ETH_IPV4, ICMP),
 ND_TYPES = {"nd_target": (SOLICITATION, ADVERTISEMENT), "nd_sll": (SOLICITATION,), "nd_tll": (ADVERTISEMENT,),
             "nd_reserved": (SOLICITATION, ADVERTISEMENT), "nd_options_type": (SOLICITATION, ADVERTISEMENT)}  # fmt: skip
 FAMILY_OF = {"ipv4_src": ETH_IPV4, "ipv4_dst": ETH_IPV4, "ipv6_src": ETH_IPV6, "ipv6_dst": ETH_IPV6}
-READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ct_state", "ct_zone", "ct_ipv4_dst", "ct_ipv6_dst",
-                       "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
+READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ip_frag", "ct_state", "ct_zone", "ct_ipv4_dst",
+                       "ct_ipv6_dst", "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
 CT_NEW_EST_REL_RPL_NAT = 0x01 | 0x02 | 0x04 | 0x08 | 0x40 | 0x80
 MAX_BUCKET_ID = 0xFFFFFF00
 MAX_TIMEOUT = 0xFFFF
@@ -91,7 +91,7 @@ def _may_use(name: str, matched: dict[str, tuple[int, int]]) -> bool:
     if name in ND_TYPES:
         asked = (family, exact.get("ip_proto"), exact.get("icmpv6_code"))
         return asked == (ETH_IPV6, ICMPV6, 0) and exact.get("icmpv6_type") in ND_TYPES[name]
-    if name == "ip_proto":
+    if name in ("ip_proto", "ip_frag"):
         return family in (ETH_IPV4, ETH_IPV6)
     if name in FAMILY_OF:
         return family == FAMILY_OF[name]

@@ -28,6 +28,10 @@ def packed(address: int) -> bytes:
     return address.to_bytes(16 if is_ipv6(address) else 4, "big")
 
 
+_FRAGMENT_BITS = {0: 0x4000, 1: 0x2000, 3: 0x00B9}
+_FRAGMENTS = {bits: fragment for fragment, bits in _FRAGMENT_BITS.items()}
+
+
 @dataclass(slots=True)
 class Packet:
     """One frame. Addresses and ports are integers; `inner` is the packet that an ICMP error quotes.
@@ -44,6 +48,7 @@ class Packet:
     arp_tha: int = 0
     arp_tpa: int = 0
     ip_proto: int = 0
+    fragment: int = 0  # as ip_frag of ovs-fields(7): 1 the first of several, 3 a later one, which shows no ports
     source: int = 0
     target: int = 0
     ttl: int = 64
@@ -116,7 +121,7 @@ class Packet:
             head = struct.pack("!IHBB", 6 << 28, len(body), self.ip_proto, 255 if self.is_nd else self.ttl)
             return head + self.source.to_bytes(16, "big") + self.target.to_bytes(16, "big") + body
         addresses = self.source.to_bytes(4, "big") + self.target.to_bytes(4, "big")
-        fields = (0x45, 0, 20 + len(body), 0, 0x4000, self.ttl, self.ip_proto)
+        fields = (0x45, 0, 20 + len(body), 0, _FRAGMENT_BITS[self.fragment], self.ttl, self.ip_proto)
         summed = checksum(struct.pack("!BBHHHBBH", *fields, 0) + addresses)
         return struct.pack("!BBHHHBBH", *fields, summed) + addresses + body
 
@@ -190,6 +195,7 @@ def _decode_ipv4(packet: Packet, body: bytes) -> None:
     if len(body) < 20:
         raise ValueError("cut short in the IPv4 header")
     packet.ttl, packet.ip_proto = body[8], body[9]
+    packet.fragment = _FRAGMENTS.get(int.from_bytes(body[6:8], "big"), 0)
     packet.source, packet.target = int.from_bytes(body[12:16], "big"), int.from_bytes(body[16:20], "big")
     _decode_transport(packet, body[(body[0] & 15) * 4 :])
 

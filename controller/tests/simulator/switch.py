@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from qnet_controller.pipeline import messages as m
@@ -34,12 +34,13 @@ from .select import Selector
 
 MAX_DEPTH = 64
 LOW_PORT_IN_PORT = 0xFFF8
+LATER = 3  # of ip_frag: conntrack joins it with the first fragment, but it shows no ports of its own
 
 _Present = Callable[[Packet], bool]
 
 
 def _transport(protocol: int) -> _Present:
-    return lambda p: p.has_ports and p.ip_proto == protocol
+    return lambda p: p.has_ports and p.ip_proto == protocol and p.fragment != LATER
 
 
 def _option(kind: int) -> _Present:
@@ -54,6 +55,7 @@ _HEADERS: dict[str, tuple[str, _Present]] = {
         name: (name, lambda p: p.eth_type == ETH_ARP) for name in ("arp_op", "arp_sha", "arp_spa", "arp_tha", "arp_tpa")
     },
     "ip_proto": ("ip_proto", lambda p: p.is_ip),
+    "ip_frag": ("fragment", lambda p: p.is_ip),
     "ipv4_src": ("source", lambda p: p.eth_type == ETH_IPV4),
     "ipv4_dst": ("target", lambda p: p.eth_type == ETH_IPV4),
     "ipv6_src": ("source", lambda p: p.eth_type == ETH_IPV6),
@@ -181,6 +183,7 @@ class Switch:
         self.datapath_id = datapath_id
         self.ports: dict[int, str] = {}
         self.conntrack = Conntrack(datapath)
+        self._first_fragments: set[object] = set()
         self.log: list[m.Command] = []
         self.discarded = 0
         self._clock = clock
@@ -421,11 +424,23 @@ class Switch:
         self._meters[number] = (meter, max(tokens - 1, 0.0) if tokens >= 1 else tokens, now)
         return tokens >= 1
 
+    def _joined(self, packet: Packet, stage: object) -> bool:
+        """Whether conntrack has all of a packet; of a later fragment, when the first came the same way before."""
+        ends = (stage, replace(packet, fragment=0, eth_src=0, eth_dst=0).encode())
+        if packet.fragment == LATER:
+            return ends in self._first_fragments
+        if packet.fragment:
+            self._first_fragments.add(ends)
+        return True
+
     def _track(self, flight: Flight, action: m.Ct) -> bool:
         if not flight.packet.is_ip:
             raise Refused("ct() on a packet that is not IP")
         zone = flight.read(action.zone) if isinstance(action.zone, Bits) else action.zone
         mark = flight.read(action.mark) if action.mark is not None else None
+        if not self._joined(flight.packet, (zone, action.commit, action.table)):
+            flight.trace.append(f"{self.datapath_id:x} ct(zone={zone}): held, the first fragment is not there")
+            return False
         result = self.conntrack.track(flight.packet, zone, action.commit, action.nat, self._clock(), mark)
         if result.dropped:
             flight.trace.append(f"{self.datapath_id:x} ct(zone={zone}): dropped for a clash")
@@ -442,5 +457,5 @@ class Switch:
         flight.meta["ct_ipv4_dst"] = original.target if original and not six else 0
         flight.meta["ct_ipv6_dst"] = original.target if original and six else 0
         flight.meta["ct_proto"] = original.protocol if original else 0
-        flight.meta["ct_tp_dst"] = original.dport & 0xFFFF if original else 0
+        flight.meta["ct_tp_dst"] = original.dport & 0xFFFF if original and flight.packet.fragment != LATER else 0
         return True

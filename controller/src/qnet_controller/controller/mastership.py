@@ -111,8 +111,8 @@ class Mastership:
                 LOG.warning("%s refuses role %s: %s", switch.host, Roles.NAMES[wanted], error)
                 await asyncio.sleep(switch.next_delay())
                 continue
-            if switch.wanted_role != wanted:  # an election has gone otherwise meanwhile, and asks for that
-                switch.role = role.role
+            if switch.wanted_role != wanted:  # an election or another's claim has gone otherwise meanwhile
+                switch.role = switch.session.role
                 return
             if switch.session.role != role.role:  # the reply has been overtaken by news of a later claim
                 self._overruled(switch, Role(switch.session.role, role.generation))

@@ -34,7 +34,8 @@ _V = TypeVar("_V")
 Touch = tuple[str, object]
 """What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
 ("source", group number) for what pods of the group may do, ("pod", pod key), ("network", network),
-("hosts", "") for any host, ("switch", datapath id) for a port that is no pod's."""
+("hosts", "") for any host, ("switch", datapath id) for a port that is no pod's, ("moved", (datapath id, pod key)) for a
+pod that has come to a switch from another one."""
 
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
@@ -76,6 +77,7 @@ class Model:
         self._absent: set[int] = set()
         self._draining: dict[str, Pod] = {}
         self._drained: set[str] = set()
+        self._homes: dict[str, int] = {}  # by port name: the switch that reported it last, even when it is gone there
         self._memo: dict[Hashable, Any] = {}
         self._holds_from, self._holds_until = math.inf, -math.inf
 
@@ -294,6 +296,9 @@ class Model:
         # A dict keeps the place of a key that is written again: only a new port takes the pod over.
         self._sightings[name][datapath_id] = location
         self._ports_of[datapath_id][number] = name
+        home, self._homes[name] = self._homes.get(name), datapath_id
+        if home not in (None, datapath_id) and (pod := self.pod_by_port.get(name)):
+            touched |= {("moved", (datapath_id, pod.key))}
         return touched | self._port_touches(datapath_id, name)
 
     def port_gone(self, datapath_id: int, number: int) -> Touches:

@@ -30,6 +30,7 @@ CODEC = os.environ.get("QNET_OPENFLOW_CODEC", CODECS[0])
 _ofp, _parser = _bind(CODEC)
 _datapath = SimpleNamespace(ofproto=_ofp, ofproto_parser=_parser)
 
+_FRAGMENTS_WITH_PORTS = 3  # OFPC_FRAG_NX_MATCH of nicira-ext.h
 PORT_NAME_ENCODING = "utf-8"
 
 
@@ -126,6 +127,11 @@ def barrier_request(xid: int) -> bytes:
 def role_request(role: int, generation: int, xid: int) -> bytes:
     """Ask for a role, or with `NOCHANGE` for the present one."""
     return _bytes(_parser.OFPRoleRequest(_datapath, role, _ofp.OFPCID_UNDEFINED, generation), xid)
+
+
+def show_ports_of_fragments(xid: int) -> bytes:
+    """SET_CONFIG: let flows match the ports of a first fragment, which Open vSwitch does only when it is asked."""
+    return _bytes(_parser.OFPSetConfig(_datapath, _FRAGMENTS_WITH_PORTS, _ofp.OFPCML_NO_BUFFER), xid)
 
 
 def set_async(xid: int) -> bytes:

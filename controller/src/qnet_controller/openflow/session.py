@@ -350,6 +350,7 @@ class Session(Stream):
         def ignore(_: Exception) -> None:
             """The first request has failed already, or the connection is gone."""
 
+        self._outbox.emit(codec.show_ports_of_fragments(self.next_xid()))
         self._collect(Multipart.METER_DESC, lambda parts: meters.update(_flat(reading.meters, parts)), failed)
         self._collect(Multipart.GROUP_STATS, lambda parts: groups.update(_flat(reading.groups, parts)), ignore)
         self._collect(Multipart.FLOW_DESC, flows, ignore)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..decide.decide import DIRECT, Grant, Origin, Question, decide, grants, over
 from ..model.model import Model
 from ..model.objects import Change, Export, Location, Pod, PortRule, Removed, SecurityGroup, Service, ServiceIP
-from .demands import grant_number
+from .answers import grant_number
 from .fields import HAIRPIN_ZONE
 from .messages import FlushConnection, Tuple
 

@@ -11,22 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..decide.decide import Grant, Kind, Origin, Question, Verdict, addresses, backends, decide
+from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide
 from ..model.model import HOSTS, Model
-from ..model.objects import Address, Host, Location, Network, Pod, PortRule, ServiceIP
+from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
+from .answers import LATER, answer_flows, grant_number, rule_order
+from .arrivals import Arrival, arrival_program
 from .balance import Share, spread
-from .family import Family, family, number
+from .family import family, number
 from .fields import (
     CT_DESTINATION_TRANSLATED,
     CT_ESTABLISHED,
     CT_INVALID,
-    CT_MARK,
     CT_NEW,
-    CT_PROTO,
     CT_RELATED,
     CT_REPLY,
     CT_STATE,
-    CT_TP_DST,
     CT_TRACKED,
     CT_ZONE,
     GRANT,
@@ -39,7 +38,6 @@ from .fields import (
     SCTP_DST,
     SOURCE_GROUP,
     SOURCE_ZONE,
-    TARGET_ZONE,
     TCP_DST,
     TUN_ID,
     UDP_DST,
@@ -58,7 +56,6 @@ from .messages import (
     Group,
     Nat,
     Output,
-    OutputTo,
     Set,
     UseGroup,
     flow,
@@ -99,7 +96,7 @@ class Target(NamedTuple):
     address: Address
 
 
-Demand = Pair | Source | Target
+Demand = Pair | Source | Target | Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +132,8 @@ class Compiler:
                 return self._source(demand)
             case Target():
                 return self._target(demand)
+            case Arrival():
+                return arrival_program(self.model, self.datapath_id, demand, self.settings.idle_timeout_seconds)
 
     # -- pairs -------------------------------------------------------------------------------------------------
 
@@ -173,7 +172,7 @@ class Compiler:
         """What a part consists of; it may be empty for a while, until those that need it have been compiled anew."""
         if part.what == "answers":
             program = Program()
-            program.add(*_answer_flows(*part.key))
+            program.add(*answer_flows(*part.key))
             return program
         if part.what == "network":
             return self._network(*part.key)
@@ -209,13 +208,17 @@ class Compiler:
 
     @staticmethod
     def _port_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
-        for rule in sorted(verdict.ports, key=_rule_order):
+        then = (Set(KIND, verdict.ports_kind), Goto(Table.TRACK))
+        for rule in sorted(verdict.ports, key=rule_order):
             terms = [(IP_PROTO, family(pair.address).protocol(rule.protocol))]
             if rule.port is not None:
                 terms.append((_PORT_FIELD[rule.protocol], rule.port))
             asked = match(*_asked(pair), *terms)
-            then = (Set(KIND, verdict.ports_kind), Goto(Table.TRACK))
             yield flow(Table.PORTS, 100, asked, then, Feature.PORTS, verdict.because)
+        if any(rule.port is not None for rule in verdict.ports):
+            # Without ports of its own. The next ct() holds it until the first one is there, which has shown its port.
+            later = match(*_asked(pair), LATER)
+            yield flow(Table.PORTS, 100, later, then, Feature.PORTS, verdict.because)
 
     # -- Service IPs -------------------------------------------------------------------------------------------
 
@@ -417,30 +420,6 @@ def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int], ...]:
     )  # fmt: skip
 
 
-def grant_number(grant: Grant) -> int:
-    """The number by which connections remember a grant; never 0, which is for those that need none."""
-    return object_hash(f"grant {grant.name}") or 1
-
-
-def _answer_flows(origin: Origin, group: int, ip: Family, grants: tuple[Grant, ...]) -> Iterator[Flow]:
-    """Let answers pass whose connection was opened by a grant that stands; the same flows for all pairs of a group."""
-    tables: list[tuple[Table, Goto | OutputTo]] = [(Table.DELIVERY, OutputTo(TARGET_ZONE))]
-    if origin is Origin.POD:
-        tables.append((Table.STATE, Goto(Table.LOCATION)))
-    for grant in grants:
-        # The port is that of the connection's first packet, before translation, in the direction of the opener.
-        rules: list[PortRule | None] = [*sorted(grant.export.ports, key=_rule_order)]
-        for rule in rules or [None]:
-            terms: list[tuple[Field | Bits, int]] = [(SOURCE_GROUP, group), (CT_MARK, grant_number(grant))]
-            if rule is not None:
-                terms.append((CT_PROTO, ip.protocol(rule.protocol)))
-            if rule is not None and rule.port is not None:
-                terms.append((CT_TP_DST, rule.port))
-            asked = match(ip.term, state(CT_REPLY), *terms)
-            for table, then in tables:
-                yield flow(table, 95, asked, (then,), Feature.ANSWERS, f"export {grant.export.key}")
-
-
 def _bucket(share: Share) -> Bucket:
     translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", share.address), mark=GRANT)
     return Bucket(share.id, share.weight, (translate,))
@@ -480,7 +459,3 @@ def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) 
         itself = match(*ours, (ip.source, own), (ip.target, own), (ip.original_target, service_ip), _VALID)
         turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
         yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)
-
-
-def _rule_order(rule: PortRule) -> tuple[int, int]:
-    return (rule.protocol, rule.port or 0)

@@ -60,6 +60,7 @@ ETH_DST = Field("eth_dst", 48)
 ETH_SRC = Field("eth_src", 48)
 ETH_TYPE = Field("eth_type", 16)
 IP_PROTO = Field("ip_proto", 8)
+IP_FRAG = Field("ip_frag", 8)
 IPV4_SRC = Field("ipv4_src", 32)
 IPV4_DST = Field("ipv4_dst", 32)
 IPV6_SRC = Field("ipv6_src", 128)
@@ -99,7 +100,7 @@ REG4 = Field("reg4", 32)
 REG5 = Field("reg5", 32)
 
 ALL: tuple[Field, ...] = (
-    IN_PORT, TUN_ID, TUN_SRC, TUN_DST, TUN_IPV6_SRC, TUN_IPV6_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO,
+    IN_PORT, TUN_ID, TUN_SRC, TUN_DST, TUN_IPV6_SRC, TUN_IPV6_DST, ETH_DST, ETH_SRC, ETH_TYPE, IP_PROTO, IP_FRAG,
     IPV4_SRC, IPV4_DST, IPV6_SRC, IPV6_DST, TCP_SRC, TCP_DST, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST,
     ICMPV4_TYPE, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
     ICMPV6_TYPE, ICMPV6_CODE, ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE, CT_STATE, CT_ZONE, CT_IPV4_DST,
@@ -125,6 +126,8 @@ ETH_TYPE_IPV6 = 0x86DD
 # ct_state bits, ovs-fields(7)
 CT_NEW, CT_ESTABLISHED, CT_RELATED, CT_REPLY, CT_INVALID, CT_TRACKED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 CT_DESTINATION_TRANSLATED = 0x80
+
+LATER_FRAGMENT = 0x02  # of ip_frag, ovs-fields(7): a part of a packet that is not the first, and shows no ports
 
 HAIRPIN_ZONE = 0x8000
 """Added to a pod's OpenFlow port number: the zone of the source NAT of a pod that reached itself."""

@@ -154,6 +154,7 @@ class Feature(IntEnum):
     REFUSED = 10
     ANSWERS = 11
     HEALTH = 12
+    ARRIVED = 13
 
 
 COOKIE_MAGIC = 0x71  # "q"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
 from ..model.objects import Pod, ServiceIP
+from .arrivals import arrivals
 from .checks import answer_flow, target_of
 from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
@@ -158,6 +159,7 @@ class SwitchProgram:
         else:
             affected = set().union(*(self._dependents.get(touch, ()) for touch in touched))
         affected |= {Local(str(key)) for what, key in touched if what == "pod"}
+        affected |= arrivals(self._model, self._datapath_id, touched)
         changed: dict[Owner, Program | None] = {}
         for owner in affected:
             match owner:

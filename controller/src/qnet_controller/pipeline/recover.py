@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from ..decide.decide import Origin
+from .arrivals import Arrival
 from .demands import Demand, Pair, Source, Target
 from .family import FAMILIES
 from .fields import ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
 from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
 from .tables import Table
 
-_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION}
+_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION, Feature.ARRIVED}
 
 
 def recover(item: InstalledFlow) -> Demand | None:
@@ -26,6 +27,10 @@ def recover(item: InstalledFlow) -> Demand | None:
     elif table == Table.LOCATION:
         if vni is not None and address is not None:
             return Target(vni, address)
+    elif table == Table.STATE:
+        sender = _address(matching, *(family.source for family in FAMILIES))
+        if vni is not None and sender is not None:
+            return Arrival(vni, sender)
     elif table == Table.ADMISSION:
         vtep = _address(matching, *(family.tunnel_source for family in FAMILIES))
         if vtep is not None:
