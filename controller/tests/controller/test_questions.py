@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,8 @@ from qnet_controller.pipeline.fields import IN_PORT
 from qnet_controller.pipeline.messages import InstalledFlow, match
 from qnet_controller.pipeline.program import SwitchProgram
 from qnet_controller.pipeline.tables import Table
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def qnet(*arguments: str, api: int = API) -> tuple[int, str]:
@@ -132,3 +135,23 @@ def test_verify_reports_what_is_there_and_should_not_be() -> None:
     text, status = show_verify(answer)
     assert status == 1
     assert text.endswith("2 differences; --repair puts them right")
+
+
+def module(name: str, **arguments: object) -> dict[str, object]:
+    """The result of an Ansible module that asks this controller."""
+    options = " ".join(f"{key}={value}" for key, value in arguments.items())
+    command = ["ansible", "localhost", "-o", "-m", f"qiniu.qnet.{name}", "-a", f"api=http://127.0.0.1:{API} {options}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stdout + done.stderr
+    found: dict[str, object] = json.loads(done.stdout[done.stdout.index("{") :])
+    return found
+
+
+def test_modules_ask_the_same_questions(process: Process) -> None:
+    asked = {"source": "entry/web-3", "target": "fop/image", "protocol": "tcp/80"}
+    assert module("qnet_trace", **asked, expect="delivered")["delivered"] is True
+    wrong = str(module("qnet_trace", **asked, expect="refused")["msg"])
+    assert "entry/web-3 -> fop/image tcp/80: delivered, expected refused; h1, table " in wrong
+    assert "did you mean entry/web-3" in str(module("qnet_trace", **asked | {"source": "entry/web-4"})["msg"])
+    found = module("qnet_verify", repair="true")
+    assert (found["changed"], found["hosts"], found["differences"]) == (False, ["h1"], [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 import typing as t
+import urllib.error
 import urllib.parse
 
 from ansible.module_utils.urls import open_url
@@ -34,6 +35,17 @@ def ask(api: str, path: str, body: t.Any = None, seconds: float = 30) -> dict[st
     ) as answer:
         found: dict[str, t.Any] = json.loads(answer.read())
         return found
+
+
+def reason(error: Exception) -> str:
+    """Why a controller did not answer, in its own words when it has said so."""
+    if isinstance(error, urllib.error.HTTPError):
+        body = error.read().decode(errors="replace")
+        try:
+            return str(json.loads(body)["error"])
+        except (ValueError, KeyError, TypeError):
+            return f"status {error.code}: {body.strip()}"
+    return f"{error}; is qnet-controller running there?"
 
 
 def wait(api: str, generation: int, seconds: int, began: float) -> dict[str, t.Any]:
