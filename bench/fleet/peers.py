@@ -53,10 +53,19 @@ def _environment(name: str, *packages: str, build: str = "") -> Path:
     return where
 
 
+_RUN_RYU = """
+import eventlet.wsgi, sys
+eventlet.wsgi.ALREADY_HANDLED = object()  # for Ryu's web server, which is not used
+from ryu.cmd.manager import main
+main(sys.argv[1:])
+"""
+
+
 def _ryu(port: int) -> list[str]:
-    # Ryu's setup needs an old setuptools, its wsgi an old eventlet.
-    where = _environment("ryu", "ryu==4.34", "eventlet==0.30.2", "dnspython<2.3", build="setuptools<68")
-    return [str(where / "bin" / "ryu-manager"), "--ofp-tcp-listen-port", str(port), "ryu.app.simple_switch_13"]
+    # Ryu's setup needs an old setuptools. The last eventlet that its web server can import does not run on Python 3.11.
+    where = _environment("ryu", "ryu==4.34", "eventlet==0.33.3", "dnspython<2.3", build="setuptools<68")
+    options = ["--ofp-tcp-listen-port", str(port), "ryu.app.simple_switch_13"]
+    return [str(where / "bin" / "python"), "-c", _RUN_RYU, *options]
 
 
 def _os_ken(port: int) -> list[str]:

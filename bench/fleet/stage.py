@@ -33,6 +33,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU time that a process has used so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Controller:
     """The controller's process; `start` again after `kill` is a restart on the same ports."""
 
@@ -96,8 +102,7 @@ class Controller:
     def cpu_seconds(self) -> float:
         """CPU time used so far."""
         assert self.process
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
 
 class Stage:

@@ -16,6 +16,7 @@ from qnet_controller.pipeline.fields import IN_PORT
 from qnet_controller.pipeline.messages import PacketIn, match
 
 MANY = 4000
+ENOUGH = Limits(packet_burst=2.0 * MANY)
 
 
 def packet_in(port: int) -> bytes:
@@ -41,7 +42,7 @@ class Busy(Owner):
 def test_a_quiet_switch_is_heard_between_the_turns_of_a_noisy_one(authority: Authority) -> None:
     async def run() -> None:
         owner = Busy()
-        async with scene(authority, Limits(), owner) as on:
+        async with scene(authority, ENOUGH, owner) as on:
             noisy, owner.quiet = await on.switch(1), await on.switch(2)
             noisy.send(packet_in(1) * MANY)
             await owner.wait("packet_in", MANY + 1)
@@ -80,12 +81,27 @@ def test_what_is_said_in_a_turn_goes_out_in_one_piece(authority: Authority) -> N
 
 def test_a_switch_that_says_more_than_is_heard_waits_and_loses_nothing(authority: Authority) -> None:
     async def run() -> None:
-        async with scene(authority, Limits(max_unheard=1 << 14)) as on:
+        async with scene(authority, Limits(max_unheard=1 << 14, packet_burst=2.0 * MANY)) as on:
             peer = await on.switch(1)
             peer.send(packet_in(1) * MANY)
             await on.owner.wait("packet_in", MANY)
             peer.send(packet_in(3))
             packet = await on.owner.wait("packet_in", MANY + 1)
             assert packet.fields["in_port"] == 3
+
+    asyncio.run(run())
+
+
+def test_what_is_above_the_share_of_a_switch_is_shed_and_another_has_its_own(authority: Authority) -> None:
+    async def run() -> None:
+        async with scene(authority, Limits(packet_rate=0.001, packet_burst=10)) as on:
+            noisy, quiet = await on.switch(1), await on.switch(2)
+            noisy.send(packet_in(1) * 50)
+            await on.owner.wait("shed", 40)
+            assert on.owner.count("packet_in") == 10
+            quiet.send(packet_in(2) * 10)
+            await on.owner.wait("packet_in", 20)
+            noisy.send(message(2, b"still there?", 9))
+            assert (await noisy.read(3))[8:] == b"still there?"
 
     asyncio.run(run())

@@ -63,5 +63,25 @@ class Doorkeeper:
         self._blamed[host] = _Blame(now + seconds, seconds)
 
 
+class Share:
+    """So many per second after a burst (a token bucket); times are seconds of any clock that does not go back."""
+
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at = burst, now
+
+    def take(self, now: float) -> bool:
+        """Whether one more is within the share."""
+        if now > self._at:
+            self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+            self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 def _host(address: str) -> str:
     return address.rpartition(":")[0]

@@ -17,7 +17,7 @@ from typing import Any, cast
 from ..pipeline.messages import Command, InstalledFlow, PacketOut, Port, Traffic
 from . import codec, guard, reading
 from .codec import Role, Roles
-from .doorkeeper import Doorkeeper
+from .doorkeeper import Doorkeeper, Share
 from .events import Dump, Events, Limits, Refused, SessionClosed
 from .guard import Multipart, Type, Violation
 from .outbox import Outbox
@@ -55,6 +55,7 @@ class Session(Stream):
         self.silent = False  # dropped for saying nothing: nothing is known of the switch but that
         self._paused = False
         self._negotiated = False
+        self._share = Share(limits.packet_rate, limits.packet_burst, self._heard)
         self._timers: list[asyncio.TimerHandle] = []
         self._xid = 0
         self._monitors = self._monitored = False
@@ -220,6 +221,9 @@ class Session(Stream):
         self.write(codec.echo_reply(message[8:], xid))
 
     def _on_packet_in(self, message: bytes) -> None:
+        if not self._share.take(self._heard):
+            self._deliver("shed")
+            return
         self._deliver("packet_in", reading.packet_in(message))
 
     def _on_flow_removed(self, message: bytes) -> None:
