@@ -68,15 +68,19 @@ class Asking:
 
     def take(self, count: int) -> tuple[list[bytes], list[Asked]]:
         """The next packet-ins, and what they ask."""
-        packets, asked = [], []
-        for _ in range(count):
-            group, target = next(self._pairs)
-            pod = self._chance.choice(self._senders[group])
-            frame = wire.frame(pod.mac, _VIRTUAL_MAC, self._numbers.payload(), (pod.address, target))
-            fields = wire.in_port(pod.port.number) + wire.registers((intent.VNI, group + 1, 0, pod.port.number))
-            packets.append(wire.packet_in(self._table, wire.match(fields), frame, wire.OPENFLOW_15))
-            asked.append(Asked(frame, pod.port.number, group, target))
-        return packets, asked
+        made = [self._ask(*next(self._pairs)) for _ in range(count)]
+        return [packet for packet, _ in made], [asked for _, asked in made]
+
+    def about(self, pod: intent.Pod) -> tuple[bytes, Asked]:
+        """The packet-in of a pod of the same group that asks for `pod`."""
+        return self._ask(pod.group, pod.address)
+
+    def _ask(self, group: int, target: bytes) -> tuple[bytes, Asked]:
+        pod = self._chance.choice(self._senders[group])
+        frame = wire.frame(pod.mac, _VIRTUAL_MAC, self._numbers.payload(), (pod.address, target))
+        fields = wire.in_port(pod.port.number) + wire.registers((intent.VNI, group + 1, 0, pod.port.number))
+        packet = wire.packet_in(self._table, wire.match(fields), frame, wire.OPENFLOW_15)
+        return packet, Asked(frame, pod.port.number, group, target)
 
 
 class Learning:

@@ -191,14 +191,17 @@ async def _keep(fleet: _Fleet, keep: bool) -> None:
         switch.keep = keep
 
 
-async def _holds(fleet: _Fleet, names: Sequence[str], part: bytes, present: bool) -> float:
-    """Wait until each of the switches has (or has no) flow-mod with `part` in it; returns when, by `perf_counter`."""
+async def _ways(fleet: _Fleet, names: Sequence[str], address: bytes, old: bytes, new: bytes) -> float:
+    """Wait until all ways to an address lead to the `new` VTEP on each of the switches; returns when they do."""
 
     def right(name: str) -> bool:
-        return any(part in mod for mod in fleet.switches[name].flows.values()) == present
+        switch = fleet.switches[name]
+        switch.apply()
+        found = [mod for mod in switch.flows.values() if address in mod]
+        return any(new in mod for mod in found) and not any(old in mod for mod in found)
 
     while not all(right(name) for name in names):
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
     return time.perf_counter()
 
 
@@ -216,7 +219,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "settle": _settle,
     "flows": _flows,
     "keep": _keep,
-    "holds": _holds,
+    "ways": _ways,
     "losses": _losses,
 }
 
