@@ -27,6 +27,7 @@ AGENT = Path(__file__).with_name("agent.py")
 COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
+DATAPATH = os.environ.get("QNET_TEST_DATAPATH", "netdev")  # or `system`, on a machine whose kernel has the module
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
 
 
@@ -130,7 +131,7 @@ class Vswitch:
         self.vsctl(
             "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "fail_mode=standalone",
             "--", "add-port", "br-phy", "under",
-            "--", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "protocols=OpenFlow15",
+            "--", "add-br", "br-int", "--", "set", "bridge", "br-int", f"datapath_type={DATAPATH}", "protocols=OpenFlow15",
             "fail_mode=secure", f"other_config:datapath-id={self.datapath_id}", "other_config:disable-in-band=true",
             "--", "add-port", "br-int", "qnet-vxlan", "--", "set", "interface", "qnet-vxlan", "type=vxlan",
             "options:remote_ip=flow", "options:key=flow",
@@ -288,7 +289,7 @@ class Fleet:
         rows.append({"op": "insert", "table": "QNet_Global", "row": {"generation": 1}})
         for host in self.hosts.values():
             insert("Host", f"h_{host.name}", name=host.name, vteps=f"{VTEP_BLOCK}.{host.number}",
-                   datapath_id=host.datapath_id, datapath_kind="netdev", controller_set="", state="active")  # fmt: skip
+                   datapath_id=host.datapath_id, datapath_kind=DATAPATH, controller_set="", state="active")  # fmt: skip
         for name, vni in world.networks.items():
             insert("Network", f"n_{name}", name=name, vni=vni, **subnets)
         for name, number in world.groups.items():
