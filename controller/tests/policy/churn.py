@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a pod: TCP connections whose source ports are chosen, or as many as possible. Standard library only.
 
-`serve PORT`: greets, and closes after its client, so that a port can be used again at once. `ports FIRST COUNT PATIENCE
-ADDRESS:PORT …`: from each source port once to each of the addresses, in turn; prints one JSON list of [port, address,
-seconds or null]. `churn SECONDS FLIGHT ADDRESS:PORT …`: connections from any port, FLIGHT at a time; prints
-[connections, failures].
+`serve PORT`: greets, and closes after its client, so that a port can be used again at once. `ports FIRST COUNT PAUSE
+ADDRESS:PORT …`: from each source port to each of the addresses, one after the other with a pause; prints one JSON list
+of [port, address, seconds or null]. `churn SECONDS FLIGHT ADDRESS:PORT …`: connections from any port, FLIGHT at a time;
+prints [connections, failures].
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import socket
 import sys
 import time
+
+PATIENCE_SECONDS = 5.0
 
 
 async def serve(port: int) -> None:
@@ -51,12 +53,13 @@ async def connect(address: str, port: int, source: int, patience: float) -> floa
         sock.close()
 
 
-async def from_ports(first: int, count: int, patience: float, targets: list[tuple[str, int]]) -> None:
+async def from_ports(first: int, count: int, pause: float, targets: list[tuple[str, int]]) -> None:
     """Every source port in turn, to all targets one after the other."""
     results = []
     for source in range(first, first + count):
         for address, port in targets:
-            results.append((source, address, await connect(address, port, source, patience)))
+            results.append((source, address, await connect(address, port, source, PATIENCE_SECONDS)))
+            await asyncio.sleep(pause)
     print(json.dumps(results), flush=True)
 
 
@@ -67,7 +70,7 @@ async def churn(seconds: float, flight: int, targets: list[tuple[str, int]]) -> 
     async def work(number: int) -> None:
         while time.monotonic() < end:
             address, port = targets[number % len(targets)]
-            took = await connect(address, port, 0, 3.0)
+            took = await connect(address, port, 0, PATIENCE_SECONDS)
             done[0] += 1
             done[1] += took is None
             number += 1

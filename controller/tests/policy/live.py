@@ -129,15 +129,23 @@ class Vswitch:
         )  # fmt: skip
         self.vsctl("--no-wait", "init")
         self.vsctl(
-            "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "fail_mode=standalone",
-            "--", "add-port", "br-phy", "under",
-            "--", "add-br", "br-int", "--", "set", "bridge", "br-int", f"datapath_type={DATAPATH}", "protocols=OpenFlow15",
-            "fail_mode=secure", f"other_config:datapath-id={self.datapath_id}", "other_config:disable-in-band=true",
+            *self._underlay_bridge(),
+            "--", "add-br", "br-int", "--", "set", "bridge", "br-int", f"datapath_type={DATAPATH}",
+            "protocols=OpenFlow15", "fail_mode=secure",
+            f"other_config:datapath-id={self.datapath_id}", "other_config:disable-in-band=true",
             "--", "add-port", "br-int", "qnet-vxlan", "--", "set", "interface", "qnet-vxlan", "type=vxlan",
             "options:remote_ip=flow", "options:key=flow",
         )  # fmt: skip
-        fleet.ip(inside, "addr", "add", f"{VTEP_BLOCK}.{self.number}/24", "dev", "br-phy")
-        fleet.ip(inside, "link", "set", "br-phy", "up")
+        device = "br-phy" if DATAPATH == "netdev" else "under"  # the kernel's tunnels need no bridge for the underlay
+        fleet.ip(inside, "addr", "add", f"{VTEP_BLOCK}.{self.number}/24", "dev", device)
+        fleet.ip(inside, "link", "set", device, "up")
+
+    @staticmethod
+    def _underlay_bridge() -> list[str]:
+        if DATAPATH != "netdev":
+            return []
+        bridge = ["add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "fail_mode=standalone"]
+        return [*bridge, "--", "add-port", "br-phy", "under"]
 
     def connect(self, stack: ExitStack) -> None:
         """Connect to the controller with mutual TLS, and let it ask about connections as systemd does on a host."""

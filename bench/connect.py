@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""P2, connects: what the first connection of a pair takes between pods of two hosts, and what a warm one takes.
+
+Decisions last one second here, and it is longer than that from one first connection to the next, so that the switches
+know nothing of the pair: both ask. Beside: plain Open vSwitch (a learning bridge over a tunnel) in the same processes.
+Printed as well: how many packets a first connection sent to the controller, at most 2 are the goal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.plain import PLAIN_SERVER, plain_ovs
+from bench.pods import SERVICE_IP, Fleet, dotted, inside, one_service
+from bench.report import arguments, number
+
+CONNECTOR = Path(__file__).with_name("connector.py")
+PORT, IDLE_SECONDS, PAUSE_SECONDS, WARM_CONNECTS = "8200", 1, 2.5, 60
+
+
+def times(where: list[str], address: str, count: int, pause: float) -> list[float]:
+    """Milliseconds of single connections, one after the other."""
+    command = [*where, sys.executable, "-S", str(CONNECTOR), "times", address, PORT, str(count), str(pause)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if None in found:
+        raise RuntimeError(f"a connection to {address} failed")
+    return [seconds * 1000 for seconds in found]
+
+
+def serve(where: list[str]) -> subprocess.Popen[str]:
+    """A server that accepts and closes."""
+    command = [*where, sys.executable, "-S", str(CONNECTOR), "serve", PORT]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert server.stdout
+    server.stdout.readline()
+    return server
+
+
+def line(name: str, values: list[float], asked: float | None = None) -> str:
+    """Median and 99th percentile, and the packets that asked."""
+    ordered = sorted(values)
+    worst = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    packets = "" if asked is None else f", {number(asked)} packet-ins a connection"
+    return f"  {name:<22} p50 {number(statistics.median(values))}, p99 {number(worst)} ({len(values)}){packets}"
+
+
+def measure(fleet: Fleet, rounds: int) -> list[str]:
+    """All ways, first and warm, interleaved."""
+    ways = {"Service IP": SERVICE_IP, "pod IP": dotted(fleet.world.pods["a/s-1"].address)}
+    caller = inside(fleet, "a/c-1")
+    client, server = plain_ovs(fleet, "h1", "h2")
+    plain = ["ip", "netns", "exec", client]
+    servers = [serve(inside(fleet, "a/s-1")), serve(["ip", "netns", "exec", server])]
+    first: dict[str, list[float]] = {name: [] for name in ways}
+    warm: dict[str, list[float]] = {name: [] for name in (*ways, "plain OVS")}
+    asked = dict.fromkeys(ways, 0)
+    try:
+        # The hosts find each other once: a tunnel's first packet waits for ARP of the underlay, with any control plane.
+        for address in ways.values():
+            times(caller, address, 1, 0)
+        times(plain, PLAIN_SERVER, 1, 0)
+        for turn in range(rounds):
+            for name, address in ways.items():
+                before = fleet.asked()
+                first[name] += times(caller, address, 1, PAUSE_SECONDS)
+                asked[name] += fleet.asked() - before
+                warm[name] += times(caller, address, WARM_CONNECTS // rounds + 1, 0.01)[1:]
+            warm["plain OVS"] += times(plain, PLAIN_SERVER, WARM_CONNECTS // rounds + 1, 0.01)[1:]
+            print(f"  round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
+    finally:
+        for process in servers:
+            os.killpg(process.pid, 9)
+            process.wait()
+    return [
+        *(line(f"{name}, first", first[name], asked[name] / rounds) for name in ways),
+        *(line(f"{name}, warm", values) for name, values in warm.items()),
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    chosen = arguments(__doc__.splitlines()[0] if __doc__ else "", rounds=20).parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        fleet = Fleet(Path(directory), one_service(["h2"], ["h1"]), ["h1", "h2"])
+        fleet.configuration = f"[decisions]\nidle_timeout_seconds = {IDLE_SECONDS}\n"
+        with fleet:
+            fleet.wait_until_ready()
+            lines = measure(fleet, chosen.rounds)
+    print(f"connects across two hosts: ms, {chosen.rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
