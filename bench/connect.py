@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """P2, connects: what the first connection of a pair takes between pods of two hosts, and what a warm one takes.
 
-Decisions last one second here, and it is longer than that from one first connection to the next, so that the switches
-know nothing of the pair: both ask. Beside: plain Open vSwitch (a learning bridge over a tunnel) in the same processes.
-Printed as well: how many packets a first connection sent to the controller, at most 2 are the goal.
+Every round calls a service, and a pod, that nobody has called before, so the switches of both hosts ask. Beside: plain
+Open vSwitch (a learning bridge over a tunnel) in the same processes. Printed as well: how many packets a first
+connection sent to the controller; at most 2 are the goal. OVN is not run here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import tempfile
 from pathlib import Path
 
 from bench.plain import PLAIN_SERVER, plain_ovs
-from bench.pods import SERVICE_IP, Fleet, dotted, inside, one_service
+from bench.pods import SERVICE_BLOCK, SERVICE_IP, Fleet, World, dotted, inside, one_service
 from bench.report import arguments, number
 
 CONNECTOR = Path(__file__).with_name("connector.py")
-PORT, IDLE_SECONDS, PAUSE_SECONDS, WARM_CONNECTS = "8200", 1, 2.5, 60
+PORT, PAUSE_SECONDS, WARM_CONNECTS = "80", 0.5, 60
 
 
 def times(where: list[str], address: str, count: int, pause: float) -> list[float]:
@@ -51,48 +51,56 @@ def line(name: str, values: list[float], asked: float | None = None) -> str:
     return f"  {name:<22} p50 {number(statistics.median(values))}, p99 {number(worst)} ({len(values)}){packets}"
 
 
+def world(rounds: int) -> World:
+    """For every round a service to be called by its Service IP, and one whose pod is called; all pods are on h2."""
+    made = one_service(["h2"], ["h1"])
+    for turn in range(rounds):
+        for way in ("vip", "pod"):
+            made.services[f"a/{way}{turn}"] = "red"
+            made.new_pod(f"a/{way}{turn}", "h2")
+        made.service_ips[f"a/vip{turn}:main"] = SERVICE_BLOCK + 20 + turn
+    return made
+
+
 def measure(fleet: Fleet, rounds: int) -> list[str]:
     """All ways, first and warm, interleaved."""
-    ways = {"Service IP": SERVICE_IP, "pod IP": dotted(fleet.world.pods["a/s-1"].address)}
     caller = inside(fleet, "a/c-1")
     client, server = plain_ovs(fleet, "h1", "h2")
-    plain = ["ip", "netns", "exec", client]
-    servers = [serve(inside(fleet, "a/s-1")), serve(["ip", "netns", "exec", server])]
-    first: dict[str, list[float]] = {name: [] for name in ways}
-    warm: dict[str, list[float]] = {name: [] for name in (*ways, "plain OVS")}
-    asked = dict.fromkeys(ways, 0)
+    plain, serving = ["ip", "netns", "exec", client], serve(["ip", "netns", "exec", server])
+    first: dict[str, list[float]] = {"Service IP": [], "pod IP": []}
+    warm: dict[str, list[float]] = {"Service IP": [], "pod IP": [], "plain OVS": []}
+    asked = dict.fromkeys(first, 0)
     try:
         # The hosts find each other once: a tunnel's first packet waits for ARP of the underlay, with any control plane.
-        for address in ways.values():
-            times(caller, address, 1, 0)
+        times(caller, SERVICE_IP, 1, 0)
         times(plain, PLAIN_SERVER, 1, 0)
         for turn in range(rounds):
-            for name, address in ways.items():
+            pod = fleet.world.pods[f"a/pod{turn}-1"]
+            for name, address in {"Service IP": SERVICE_BLOCK + 20 + turn, "pod IP": pod.address}.items():
                 before = fleet.asked()
-                first[name] += times(caller, address, 1, PAUSE_SECONDS)
+                first[name] += times(caller, dotted(address), 1, PAUSE_SECONDS)
                 asked[name] += fleet.asked() - before
-                warm[name] += times(caller, address, WARM_CONNECTS // rounds + 1, 0.01)[1:]
+                warm[name] += times(caller, dotted(address), WARM_CONNECTS // rounds + 1, 0.01)[1:]
             warm["plain OVS"] += times(plain, PLAIN_SERVER, WARM_CONNECTS // rounds + 1, 0.01)[1:]
             print(f"  round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
     finally:
-        for process in servers:
-            os.killpg(process.pid, 9)
-            process.wait()
+        os.killpg(serving.pid, 9)
+        serving.wait()
     return [
-        *(line(f"{name}, first", first[name], asked[name] / rounds) for name in ways),
+        *(line(f"{name}, first", first[name], asked[name] / rounds) for name in first),
         *(line(f"{name}, warm", values) for name, values in warm.items()),
     ]
 
 
 def main() -> None:
     """Measure and print."""
-    chosen = arguments(__doc__.splitlines()[0] if __doc__ else "", rounds=20).parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        fleet = Fleet(Path(directory), one_service(["h2"], ["h1"]), ["h1", "h2"])
-        fleet.configuration = f"[decisions]\nidle_timeout_seconds = {IDLE_SECONDS}\n"
-        with fleet:
-            fleet.wait_until_ready()
-            lines = measure(fleet, chosen.rounds)
+    chosen = arguments(__doc__.splitlines()[0] if __doc__ else "", rounds=10).parse_args()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Fleet(Path(directory), world(chosen.rounds), ["h1", "h2"]) as fleet,
+    ):
+        fleet.wait_until_ready()
+        lines = measure(fleet, chosen.rounds)
     print(f"connects across two hosts: ms, {chosen.rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
     print("\n".join(lines))
 

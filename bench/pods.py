@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "controller" / "tes
 from policy.live import Agent, Fleet, dotted, port_name
 from policy.tenants import SERVICE_BLOCK, World
 
-__all__ = ["SERVICE_IP", "Agent", "Fleet", "dotted", "inside", "one_service", "port_name"]
+__all__ = ["SERVICE_BLOCK", "SERVICE_IP", "Agent", "Fleet", "World", "dotted", "inside", "one_service", "port_name"]
 
 SERVICE_IP = dotted(SERVICE_BLOCK + 10)
 

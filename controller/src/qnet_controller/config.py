@@ -242,12 +242,15 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
 
 def _decisions(read: _Reader) -> Settings:
     limits = {"idle_timeout_seconds": (1, 65535), "drop_timeout_seconds": (1, 65535)}
-    table = read.section("decisions", tuple(limits), required=False)
+    table = read.section("decisions", (*limits, "warm_start"), required=False)
+    warm_start = table.get("warm_start", True)
+    if not isinstance(warm_start, bool):
+        read.fault("decisions.warm_start", warm_start, "must be true or false", "leave it out for the default")
     defaults = {field.name: field.default for field in fields(Settings)}
     values = {
         key: read.time(f"decisions.{key}", table.get(key, defaults[key]), *bounds) for key, bounds in limits.items()
     }
-    return Settings(**values)
+    return Settings(**values, warm_start=bool(warm_start))
 
 
 def _liveness(read: _Reader) -> tuple[float, float]:

@@ -59,6 +59,7 @@ FAULTS = {
     "missing section": (_with("pki", None), "pki", "certificate"),
     "missing value": (_with("pki.ca", None), "pki.ca", "PEM"),
     "relative path": (_with("pki.ca", "ca.pem"), "pki.ca", "absolute"),
+    "a word for a switch": (_with("decisions.warm_start", "yes"), "decisions.warm_start", "true or false"),
     "too little silence": (_with("liveness.silence_milliseconds", 99), "liveness.silence_milliseconds", "from 100"),
     "no port": (_with("openflow.listen", "0.0.0.0"), "openflow.listen", "ADDRESS:PORT"),
     "port too large": (_with("openflow.listen", "0.0.0.0:65536"), "openflow.listen", "65535"),

@@ -16,14 +16,14 @@ from typing import Any
 
 from ..config import Config
 from ..model.model import Model, Touches
-from ..model.objects import Host
+from ..model.objects import Host, Pod
 from ..openflow.codec import Role, Roles, SwitchError
 from ..openflow.events import CommitFailed, Dump, Refused, SessionClosed
 from ..openflow.session import Session
 from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port, Tampered
 from ..pipeline.program import SwitchProgram
-from . import names, status
+from . import names, status, warm
 from .expiry import Expiry
 from .health import Health
 from .mastership import Mastership
@@ -136,12 +136,19 @@ class Controller:
             if program is None:
                 continue
             try:
-                commands = program.refresh(touched, now)
+                newcomers = warm.newcomers(self.model, switch.datapath_id, program, touched)
+                commands = (*program.refresh(touched, now), *self._foreseen(program, newcomers, now))
                 self.receipts.sent(turn, switch, commands, self._commit(switch, commands))
             except Exception:
                 LOG.exception("cannot correct the flows of %s", switch.host)
                 self.handler_failed(switch.session, "refresh")
                 self._adopt_later(switch)
+
+    def _foreseen(self, program: SwitchProgram, newcomers: list[Pod], now: float) -> Commands:
+        if not newcomers or not self.config.decisions.warm_start:
+            return ()
+        sources = [address for pod in newcomers for address in pod.addresses]
+        return program.foresee(warm.pairs(self.model, newcomers, self._programs), sources, now)
 
     # -- switches come and go ----------------------------------------------------------------------------------------
 
@@ -334,7 +341,11 @@ class Controller:
             program = SwitchProgram(self.model, switch.datapath_id, self.config.decisions)
             self._programs[switch.datapath_id] = program
         try:
-            commands = program.adopt(Installed(dump.flows, dump.groups, dump.meters), time.time())
+            now = time.time()
+            commands = program.adopt(Installed(dump.flows, dump.groups, dump.meters), now)
+            if not dump.flows:  # a host that has just started
+                pods = [pod for pod, _ in self.model.local_pods(switch.datapath_id)]
+                commands = (*commands, *self._foreseen(program, pods, now))
         except Exception:
             # Flows cannot be told from the program any more: begin anew, with the demands read from the switch.
             self._programs.pop(switch.datapath_id, None)

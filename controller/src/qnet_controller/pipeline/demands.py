@@ -109,6 +109,7 @@ class Settings:
     pod_burst: int = 300
     tunnel_rate: int = 3000
     tunnel_burst: int = 3000
+    warm_start: bool = True
 
 
 @dataclass(frozen=True, slots=True)

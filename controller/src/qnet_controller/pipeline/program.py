@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin, backends
 from ..model.model import HOSTS, Model, Touch, Touches
-from ..model.objects import Pod, ServiceIP
+from ..model.objects import Address, Pod, ServiceIP
 from .arrivals import arrivals
 from .checks import answer_flow, target_of
 from .demands import Compiler, Demand, Pair, Settings, Target
@@ -231,6 +231,17 @@ class SwitchProgram:
     def meters(self) -> frozenset[int]:
         """The numbers of the meters that the switch holds, as far as it was told."""
         return frozenset(self._meters)
+
+    def has(self, pod: str) -> bool:
+        """Whether the pod is one of this switch already."""
+        return Local(pod) in self._programs
+
+    def foresee(self, pairs: Iterable[Pair], sources: Iterable[Address], now: float) -> Commands:
+        """Have pairs that nobody has asked for here, unless they are refused, and the answers to these sources."""
+        verdicts = ((pair, self._compiler.verdict(pair, now)) for pair in pairs)
+        allowed = [pair for pair, verdict in verdicts if verdict and not verdict.refused]
+        ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
+        return self._demand((), now, [*(back for way in ways for back in self._back(*way)), *allowed])
 
     @property
     def demands(self) -> frozenset[Demand]:

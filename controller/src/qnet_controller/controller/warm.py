@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warm start: a pod that has just come to a host gets the pairs there that its siblings use elsewhere.
+
+Only what the switches that this controller is master of are using is known, and at most `MOST_PAIRS` are taken. A pair
+that nobody uses ends like any other when it has been idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..decide.decide import Origin
+from ..model.model import Model, Touches
+from ..model.objects import Pod
+from ..pipeline.demands import Pair
+from ..pipeline.program import SwitchProgram
+
+MOST_PAIRS = 512
+
+
+def newcomers(model: Model, datapath_id: int, program: SwitchProgram, touched: Touches) -> list[Pod]:
+    """The pods among those touched that are on the switch now, and that its program does not have yet."""
+    pods = (model.pods.get(str(key)) for what, key in touched if what == "pod")
+    here = ((pod, model.location(pod)) for pod in pods if pod is not None and not program.has(pod.key))
+    return [pod for pod, location in here if location is not None and location.datapath_id == datapath_id]
+
+
+def pairs(model: Model, pods: Iterable[Pod], programs: Mapping[int, SwitchProgram]) -> list[Pair]:
+    """The pairs that siblings of these pods use on the switches of `programs` (by datapath id), in a stable order."""
+    found: set[Pair] = set()
+    for pod in pods:
+        group, network = model.groups.get(pod.group), model.networks.get(pod.network)
+        if group is None or network is None:
+            continue
+        siblings = (model.location(model.pods[key]) for key in model.pods_of.get(pod.service, ()) if key != pod.key)
+        for datapath_id in {location.datapath_id for location in siblings if location is not None}:
+            used = programs[datapath_id].demands if datapath_id in programs else ()
+            found.update(
+                item
+                for item in used
+                if isinstance(item, Pair)
+                and (item.origin, item.vni, item.group) == (Origin.POD, network.vni, group.number)
+            )
+    return sorted(found)[:MOST_PAIRS]
