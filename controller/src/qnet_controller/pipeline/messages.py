@@ -250,6 +250,11 @@ class Group:
     buckets: tuple[Bucket, ...]
     hashed: tuple[Field, ...] = ()
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether it hands on to other groups, which must be there before it."""
+        return any(isinstance(action, UseGroup) for bucket in self.buckets for action in bucket.actions)
+
 
 @dataclass(frozen=True, slots=True)
 class Meter:

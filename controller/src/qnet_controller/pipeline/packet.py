@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .family import IPV4, IPV6
+from .fields import Bits
+from .messages import PacketIn, Set
 
 _ETHERNET_BYTES = 14
 _IPV4_BYTES, _IPV6_BYTES = 20, 40
@@ -28,3 +30,13 @@ def ip_addresses(data: bytes) -> Addresses | None:
     if (eth_type, version) == (IPV6.eth_type, 6) and len(data) >= _ETHERNET_BYTES + _IPV6_BYTES:
         return Addresses(data[22:38], data[38:54])
     return None
+
+
+def read(packet: PacketIn, part: Bits) -> int:
+    """What the switch says that a part of a register was."""
+    return packet.fields.get(part.field.name, 0) >> part.offset & (1 << part.width) - 1
+
+
+def restored(packet: PacketIn, *parts: Bits) -> tuple[Set, ...]:
+    """Actions that give parts of registers what they were."""
+    return tuple(Set(part, read(packet, part)) for part in parts)

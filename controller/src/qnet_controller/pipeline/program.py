@@ -20,7 +20,7 @@ from .arrivals import arrivals
 from .checks import answer_flow, target_of
 from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
-from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
+from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI
 from .frame import TUNNEL_METER, frame, pod_flows
 from .holdings import Entry, Holdings
 from .messages import (
@@ -46,9 +46,8 @@ from .messages import (
     Resubmit,
     Set,
     Tampered,
-    UseGroup,
 )
-from .packet import Addresses, ip_addresses
+from .packet import Addresses, ip_addresses, read, restored
 from .recover import recover
 from .tables import Table
 from .wanted import Part, Program
@@ -261,18 +260,18 @@ class SwitchProgram:
         return self._answer(packet, pair, addresses, [source], now)
 
     def _unplanned(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
-        origin = Origin(_read(packet, ORIGIN))
-        pair = Pair(origin, _read(packet, VNI), _read(packet, SOURCE_GROUP), addresses.target)
+        origin = Origin(read(packet, ORIGIN))
+        pair = Pair(origin, read(packet, VNI), read(packet, SOURCE_GROUP), addresses.target)
         return self._answer(packet, pair, addresses, [], now)
 
     def _unlocated(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
-        target = Target(_read(packet, VNI), addresses.target)
+        target = Target(read(packet, VNI), addresses.target)
         commands = self._demand([target], now)
         program = self._programs.get(target)
         if program is None or program.root is None or program.flows[program.root].hard_timeout:
             return Answer(commands)
-        kind = Kind(_read(packet, KIND))
-        again: Actions = (*_restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
+        kind = Kind(read(packet, KIND))
+        again: Actions = (*restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
@@ -282,7 +281,7 @@ class SwitchProgram:
         if verdict.refused:
             return Answer(self._demand([*more, pair], now))
         commands = self._demand([*more, pair], now, self._back(pair, addresses.source))
-        again = _again(pair.vni, pair.group, pair.origin, _read(packet, SOURCE_ZONE))
+        again = _again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
 
     def _back(self, pair: Pair, source: bytes) -> list[Demand]:
@@ -450,7 +449,7 @@ class SwitchProgram:
             elif self._groups.get(number) != group:
                 puts.append(PutGroup(group, exists=number in self._groups))
                 self._groups[number] = group
-        puts.sort(key=_parts_first)
+        puts.sort(key=lambda put: put.group.has_parts)
         before += puts
         for entry in flows:
             if not entry.holders:
@@ -485,20 +484,8 @@ def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[ty
             del index[key]
 
 
-def _parts_first(command: PutGroup) -> bool:
-    return any(isinstance(action, UseGroup) for bucket in command.group.buckets for action in bucket.actions)
-
-
 @lru_cache(1 << 16)
 def _again(vni: int, group: int, origin: Origin, zone: int) -> Actions:
     """The actions that put a packet back to where it asked."""
     values = {VNI: vni, SOURCE_GROUP: group, ORIGIN: origin, SOURCE_ZONE: zone}
     return (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
-
-
-def _read(packet: PacketIn, part: Bits) -> int:
-    return packet.fields.get(part.field.name, 0) >> part.offset & (1 << part.width) - 1
-
-
-def _restored(packet: PacketIn, *parts: Bits) -> tuple[Set, ...]:
-    return tuple(Set(part, _read(packet, part)) for part in parts)
