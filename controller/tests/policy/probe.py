@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulator import packets as p
-from simulator.fabric import VIRTUAL_MAC, Delivery, Fabric, Session, open_session
+from simulator.fabric import VIRTUAL_MAC, Delivery, Fabric, Session, first_packet, open_session
 
 from .oracle import expected, who_has
 from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
@@ -88,6 +88,18 @@ class Prober:
         self._check_arrival(found, sport, what)
         self._converse(found, what)
         return found
+
+    def first(self, client: PodPlan, address: int, protocol: int, port: int | None) -> p.Packet:
+        """Send the first packet of a connection and see that it goes where the oracle says; returns it as sent."""
+        want = expected(self.world, client, address, protocol, port, self.fabric.clock.now)
+        source = client.own(address)
+        assert source is not None
+        packet = first_packet(source, address, protocol, next(_ephemeral), port or 0)
+        got = {self.by_port(delivery.pod).key for delivery in self.fabric.send(pod_object(client), packet)}
+        if not got <= want.receivers or len(got) != bool(want.receivers):
+            what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
+            self.fail(f"{what}: reached {got or 'nobody'}, expected {set(want.receivers) or 'nobody'}")
+        return packet
 
     def describe(self, client: PodPlan, address: int) -> str:
         """An address in words."""

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import random
 import re
-import socket
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from contract.real import Vswitch, own_network, vswitch
-from qnet_controller.openflow import wire
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.text import flow_text, group_text, meter_text, value_text
+from qnet_controller.pipeline.text import flow_text, group_text, meter_text
 from simulator import packets as p
 from simulator.fabric import VIRTUAL_MAC, Node
 from simulator.refusals import REFUSALS
@@ -28,12 +25,11 @@ from simulator.refusals import REFUSALS
 from .probe import Prober
 from .tenants import pod_object
 from .test_simulated import HOSTS, build
+from .tracing import Trace, Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 BRIDGE = "qtrace"
 SAMPLE = 150
-HELLO, ERROR, BARRIER_REQUEST, BARRIER_REPLY = 0, 1, 20, 21
-TRANSLATED = 0x40 | 0x80
 # ofp_error_type and code, OpenFlow 1.5.1, section 7.5.4
 ERRORS = {
     "OFPBAC_MATCH_INCONSISTENT": (2, 10), "OFPBAC_BAD_ARGUMENT": (2, 5),
@@ -41,19 +37,8 @@ ERRORS = {
     "OFPBMC_BAD_WILDCARDS": (4, 5), "OFPBMC_BAD_PREREQ": (4, 9), "OFPGMFC_GROUP_EXISTS": (6, 0),
     "OFPGMFC_UNKNOWN_GROUP": (6, 8), "OFPMMFC_METER_EXISTS": (12, 1), "OFPMMFC_INVALID_METER": (12, 2),
 }  # fmt: skip
-FLAGS = (
-    (0x01, "new"),
-    (0x02, "est"),
-    (0x04, "rel"),
-    (0x08, "rpl"),
-    (0x10, "inv"),
-    (0x20, "trk"),
-    (0x40, "snat"),
-    (0x80, "dnat"),
-)
 Sent = tuple[p.Packet, int, dict[str, int]]
 """A packet, the port it arrives at, and its tunnel fields."""
-STEP = re.compile(r"^ *(\d+)\. (?:.*?priority (\d+)|.*?No match|.*)")
 
 
 @pytest.fixture(scope="module")
@@ -64,39 +49,6 @@ def ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vswitch]:
             yield switch
     finally:
         back()
-
-
-class Wire:
-    """A plain OpenFlow 1.5 connection to the switch: sends what `wire` makes, returns the errors."""
-
-    def __init__(self, ovs: Vswitch) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10)
-        self._socket.connect(str(ovs.directory / f"{BRIDGE}.mgmt"))
-        self._socket.sendall(wire.message(HELLO, bytes([0, 1, 0, 8, 0, 0, 0, 0x40]), 0))
-
-    def send(self, commands: Iterable[m.Command]) -> list[tuple[int, int]]:
-        """The (type, code) of every error."""
-        for command in commands:
-            for kind, body in wire.encode_command(command):
-                self._socket.sendall(wire.message(kind, body, 1))
-        self._socket.sendall(wire.message(BARRIER_REQUEST, b"", 2))
-        errors = []
-        while True:
-            _, kind, length, _ = struct.unpack("!BBHI", self._read(8))
-            body = self._read(length - 8)
-            if kind == ERROR:
-                errors.append(struct.unpack("!HH", body[:4]))
-            elif kind == BARRIER_REPLY:
-                return errors
-
-    def _read(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = self._socket.recv(size - len(data))
-            assert more, "the switch hung up"
-            data += more
-        return data
 
 
 def everything(node: Node) -> list[m.Command]:
@@ -126,45 +78,6 @@ def prober(ovs: Vswitch) -> Prober:
         kind = ["type=vxlan", "options:remote_ip=flow", "options:key=flow"] if number == 1 else ["type=internal"]
         ovs.vsctl("add-port", BRIDGE, name, "--", "set", "interface", name, f"ofport_request={number}", *kind)
     assert Wire(ovs).send(everything(node)) == []
-    return found
-
-
-def spec(packet: p.Packet, port: int, tunnel: dict[str, int]) -> str:
-    """The packet as a flow for ofproto/trace."""
-    terms = [f"in_port={port}", *(f"{name}={value_text(name, value)}" for name, value in tunnel.items())]
-    if packet.eth_type == p.ETH_ARP:
-        terms += [
-            "arp",
-            f"arp_op={packet.arp_op}",
-            *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("arp_spa", "arp_tpa", "arp_sha")),
-        ]
-    else:
-        six = packet.eth_type == p.ETH_IPV6
-        protocol = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}[packet.ip_proto]
-        family, field = ("ipv6", "ipv6_src") if six else ("nw", "ipv4_src")
-        terms += [protocol + ("6" if six else "")]
-        terms += [
-            f"{family}_src={value_text(field, packet.source)}",
-            f"{family}_dst={value_text(field, packet.target)}",
-        ]
-        if packet.has_ports:
-            terms += [f"{protocol}_src={packet.src_port}", f"{protocol}_dst={packet.dst_port}"]
-        else:
-            terms += [f"{'icmpv6' if six else 'icmp'}_type={packet.icmp_type}"]
-        if packet.is_nd:
-            terms += ["icmpv6_code=0", f"nd_target={value_text('nd_target', packet.nd_target)}"]
-            option = {p.SOURCE_OPTION: "nd_sll", p.TARGET_OPTION: "nd_tll"}.get(packet.nd_option)
-            terms += [f"{option}={value_text(option, packet.nd_mac)}"] if option else []
-    return ",".join([*terms, *(f"{n}={value_text(n, getattr(packet, n))}" for n in ("eth_src", "eth_dst"))])
-
-
-def real_path(text: str) -> list[tuple[int, int]]:
-    """The (table, priority) of every lookup in the output of ofproto/trace."""
-    found = []
-    for line in text.splitlines():
-        step = STEP.match(line)
-        if step:
-            found.append((int(step[1]), int(step[2]) if step[2] else -1))
     return found
 
 
@@ -223,17 +136,13 @@ def test_text_and_wire_say_the_same(ovs: Vswitch, prober: Prober, tmp_path: Path
 
 
 def test_packets_take_the_same_way_through_open_vswitch(ovs: Vswitch, prober: Prober) -> None:
-    node, compared = prober.fabric.nodes["h1"], 0
+    node, trace = prober.fabric.nodes["h1"], Trace(ovs)
+    whole = 0
     for packet, port, tunnel in sample(random.Random(1), candidates(prober)):
         _, flight = node.switch.follow(packet, port, tunnel)
-        if any("group" in line for line in flight.trace) or any(state & TRANSLATED for state in flight.states):
-            continue
-        flags = [",".join(name for bit, name in FLAGS if state & bit) for state in flight.states]
-        nexts = [term for text in flags for term in ("--ct-next", text)]
-        text = ovs.appctl("ofproto/trace", BRIDGE, spec(packet, port, tunnel), *nexts)
-        assert real_path(text) == flight.path, f"{packet}\n" + "\n".join(flight.trace) + "\n" + text
-        compared += 1
-    assert compared > SAMPLE / 3
+        assert not (different := trace.differs(packet, port, tunnel, flight)), different
+        whole += not flight.changes
+    assert whole > SAMPLE / 3
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -25,18 +25,18 @@ from .conntrack import Datapath
 from .packets import (
     ACK,
     ADVERTISEMENT,
+    ICMP,
     SYN,
     TARGET_OPTION,
     TCP,
-    UDP,
     Packet,
     arp_request,
+    between,
     echo,
     is_ipv6,
     reply_to,
     solicitation,
     tcp,
-    udp,
 )
 from .switch import Asked, Emission, Outcome, Switch
 
@@ -199,7 +199,10 @@ class Fabric:
 
     def unplug(self, pod: Pod, host: str) -> None:
         """The pod's port goes away."""
-        node, number = self.port(pod, host)
+        self.pull(*self.port(pod, host))
+
+    def pull(self, node: Node, number: int) -> None:
+        """A port goes away, whoever it was for."""
         del node.switch.ports[number]
         self._refresh(self.model.port_gone(node.switch.datapath_id, number))
 
@@ -356,14 +359,20 @@ class Session:
         )  # fmt: skip
 
 
+def first_packet(source: int, target: int, protocol: int, sport: int, port: int) -> Packet:
+    """The first packet of a connection."""
+    if protocol == TCP:
+        return tcp(source, sport, target, port, SYN)
+    if protocol == ICMP:
+        return echo(source, target, sport)
+    return between(source, target, protocol, src_port=sport, dst_port=port, payload=b"question")
+
+
 def open_session(
     fabric: Fabric, client: Pod, source: int, target: int, protocol: int, sport: int, port: int
 ) -> Session:
     """Send the first packet of a connection and see who receives it."""
-    first = {
-        TCP: lambda: tcp(source, sport, target, port, SYN),
-        UDP: lambda: udp(source, sport, target, port, b"question"),
-    }.get(protocol, lambda: echo(source, target, sport))()
+    first = first_packet(source, target, protocol, sport, port)
     session = Session(fabric, client, first)
     deliveries = fabric.send(client, first)
     if len(deliveries) > 1:

@@ -15,7 +15,7 @@ from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 
 from .check import Refused, check_bucket, check_flow
-from .conntrack import Conntrack, Datapath
+from .conntrack import CT_DESTINATION_NAT, CT_SOURCE_NAT, Conntrack, Datapath
 from .packets import (
     ETH_ARP,
     ETH_IPV4,
@@ -125,6 +125,8 @@ class Flight:
     """The (table, priority) of every lookup; priority -1 for none."""
     states: list[int] = field(default_factory=list)
     """The ct_state after every recirculation."""
+    changes: list[int] = field(default_factory=list)
+    """How many lookups had been made each time that a group was used or addresses were translated."""
 
     def get(self, name: str) -> int | None:
         """A field's value; None when the packet has no such header."""
@@ -156,7 +158,7 @@ class Flight:
 
     def copy(self) -> Flight:
         """A clone that goes its own way; both write the same history."""
-        return Flight(self.packet.copy(), dict(self.meta), self.trace, self.path, self.states)
+        return Flight(self.packet.copy(), dict(self.meta), self.trace, self.path, self.states, self.changes)
 
 
 class _Subtable:
@@ -415,6 +417,7 @@ class Switch:
             self.discarded += 1
             return
         flight.trace.append(f"{self.datapath_id:x} group {number} bucket {chosen.id:x}")
+        flight.changes.append(len(flight.path))
         yield from self._perform(flight.copy(), chosen.actions, table, depth)
 
     def _within(self, number: int) -> bool:
@@ -449,6 +452,8 @@ class Switch:
         known = action.table is not None and result.state & CT_TRACKED
         if action.table is not None:
             flight.states.append(result.state)
+        if result.state & (CT_SOURCE_NAT | CT_DESTINATION_NAT):
+            flight.changes.append(len(flight.path))
         flight.meta["ct_state"] = result.state if known else 0
         flight.meta["ct_zone"] = zone if known else 0
         flight.meta["ct_mark"] = result.mark if known else 0
