@@ -201,6 +201,10 @@ class Changer:
         if key is None:
             return None
         taken = set(self.world.service_ips.values())
+        home = self.world.services[service]
+        where = self.chooser.choice(list(self.world.networks)) if self.world.guests else home
+        if where != home:
+            self.world.elsewhere[key] = where
         block = SERVICE_BLOCK + self.chooser.choice((0, IPV6))
         self.world.service_ips[key] = next(a for a in range(block + 30, block + 200) if a not in taken)
         self.fabric.apply([service_ip_object(self.world, key)])
@@ -213,6 +217,7 @@ class Changer:
         key = self.chooser.choice(list(self.world.service_ips))
         removed = o.Removed(o.ServiceIP, service_ip_object(self.world, key).key)
         del self.world.service_ips[key]
+        self.world.elsewhere.pop(key, None)
         self.fabric.apply([removed])
         return f"remove {key}"
 

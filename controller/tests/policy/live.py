@@ -300,6 +300,9 @@ class Fleet:
                    datapath_id=host.datapath_id, datapath_kind=DATAPATH, controller_set="", state="active")  # fmt: skip
         for name, vni in world.networks.items():
             insert("Network", f"n_{name}", name=name, vni=vni, **subnets)
+        for (guest, home), (vni, addresses) in world.guests.items():
+            insert("Guest", f"v_{guest}_{home}", network=["named-uuid", f"n_{guest}"], home=["named-uuid", f"n_{home}"],
+                   vni=vni, addresses=["set", [dotted(address) for address in addresses]])  # fmt: skip
         for name, number in world.groups.items():
             insert("Security_Group", f"g_{name}", name=name, tenant=name, number=number)
         for key, network in world.services.items():
@@ -310,7 +313,7 @@ class Fleet:
             service, _, name = key.partition(":")
             insert("Service_IP", f"i_{name}_{service.replace('/', '_')}", name=name, address=dotted(address),
                    service=["named-uuid", f"s_{service.replace('/', '_')}"],
-                   network=["named-uuid", f"n_{world.services[service]}"],
+                   network=["named-uuid", f"n_{world.place(key)}"],
                    affinity="none", algorithm="hash")  # fmt: skip
         for pod in world.pods.values():
             mark = pod.key.replace("/", "_").replace("-", "_")

@@ -10,11 +10,12 @@ from .tenants import PodPlan, World
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a first packet should do: reach one of `receivers` (nobody if empty), which sees `seen_source`."""
+    """What a first packet should do: reach one of `receivers` (nobody if empty), at `seen_at`, if given."""
 
     receivers: frozenset[str]
     allowed: bool
     balanced: bool
+    seen_at: int | None = None
 
 
 def who_has(world: World, network: str, address: int) -> PodPlan | str | None:
@@ -23,7 +24,7 @@ def who_has(world: World, network: str, address: int) -> PodPlan | str | None:
         if pod.network == network and address in pod.addresses:
             return pod
     for key, candidate in world.service_ips.items():
-        if candidate == address and world.services[key.split(":")[0]] == network:
+        if candidate == address and world.place(key) == network:
             return key
     return None
 
@@ -50,8 +51,10 @@ def expected(world: World, client: PodPlan, address: int, protocol: int, port: i
         there = {owner.key} if allowed and owner.host else set()
         return Expected(frozenset(there), allowed, balanced=False)
     service = owner.split(":")[0]
-    allowed = service.split("/")[0] == client.group or granted(
-        world, service, client.group, protocol, port, now, direct=False
+    at_home = owner not in world.elsewhere
+    allowed = (at_home and service.split("/")[0] == client.group) or (
+        service.split("/")[0] != client.group
+        and granted(world, service, client.group, protocol, port, now, direct=False)
     )
     ready = {
         pod.key
@@ -63,4 +66,4 @@ def expected(world: World, client: PodPlan, address: int, protocol: int, port: i
         and pod.weight > 0
         and pod.own(address)
     }
-    return Expected(frozenset(ready), allowed, balanced=True)
+    return Expected(frozenset(ready), allowed, balanced=True, seen_at=world.seen_at(owner))

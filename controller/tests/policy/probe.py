@@ -28,6 +28,7 @@ class Open:
     protocol: int
     port: int | None
     balanced: bool
+    seen_at: int | None = None
 
     def __str__(self) -> str:
         return f"{self.client} -> {self.address:#x} {self.protocol}/{self.port} at {self.server}"
@@ -84,7 +85,7 @@ class Prober:
             if not want.allowed:
                 self._force(client, address, protocol, port or 0, sport, what)
             return None
-        found = Open(session, client.key, got, address, protocol, port, want.balanced)
+        found = Open(session, client.key, got, address, protocol, port, want.balanced, want.seen_at)
         self._check_arrival(found, sport, what)
         self._converse(found, what)
         return found
@@ -120,6 +121,7 @@ class Prober:
         assert seen is not None
         client, server = self.world.pods[found.client], self.world.pods[found.server]
         source = found.address if found.balanced and client.key == server.key else client.own(found.address)
+        source = found.seen_at or source
         if seen.source != source:
             self.fail(f"{what}: {server.key} sees {seen.source:#x} as the client, not {source}")
         if seen.target != server.own(found.address) or seen.dst_port != found.session.first.dst_port:
@@ -148,7 +150,7 @@ class Prober:
         if client.key == server.key or found.protocol == ICMP:
             return
         sport, dport = found.session.first.dst_port, next(_ephemeral)
-        here, there = client.own(found.address), server.own(found.address)
+        here, there = found.seen_at or client.own(found.address), server.own(found.address)
         assert here is not None
         assert there is not None
         want = expected(self.world, server, here, found.protocol, dport, self.fabric.clock.now)

@@ -66,7 +66,11 @@ class ExportPlan:
 
 @dataclass(slots=True)
 class World:
-    """All tenants. `service_ips`: `group/service:name` → address. `services`: `group/service` → network."""
+    """All tenants. `service_ips`: `group/service:name` → address. `services`: `group/service` → network.
+
+    `guests`: (network of the callers, network of the pods) → (VNI, addresses at which the pods see callers).
+    `elsewhere`: `group/service:name` → the network of a Service IP that is not in its service's.
+    """
 
     networks: dict[str, int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
@@ -74,6 +78,19 @@ class World:
     service_ips: dict[str, int] = field(default_factory=dict)
     pods: dict[str, PodPlan] = field(default_factory=dict)
     exports: dict[tuple[str, str], ExportPlan] = field(default_factory=dict)
+    guests: dict[tuple[str, str], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
+
+    def place(self, key: str) -> str:
+        """The network that a Service IP is in."""
+        return self.elsewhere.get(key) or self.services[key.split(":")[0]]
+
+    def seen_at(self, key: str) -> int | None:
+        """The address at which pods see those who call a Service IP of another network; None for one of their own."""
+        if key not in self.elsewhere:
+            return None
+        _, addresses = self.guests[self.place(key), self.services[key.split(":")[0]]]
+        return next(a for a in addresses if is_ipv6(a) == is_ipv6(self.service_ips[key]))
 
     def free_address(self, network: str) -> int:
         """The lowest IPv4 pod address that nobody has, and whose twin nobody has."""
@@ -122,7 +139,7 @@ def export_object(export: ExportPlan) -> o.Export:
 def service_ip_object(world: World, key: str) -> o.ServiceIP:
     """The model's view of a Service IP."""
     service, _, name = key.partition(":")
-    return o.ServiceIP(name, service, world.services[service], packed(world.service_ips[key]))
+    return o.ServiceIP(name, service, world.place(key), packed(world.service_ips[key]))
 
 
 def objects(world: World) -> list[o.Object]:
@@ -131,6 +148,10 @@ def objects(world: World) -> list[o.Object]:
         (o.Subnet(packed(block), 24), o.Subnet(packed(IPV6 + block), 120)) for block in (POD_BLOCK, SERVICE_BLOCK)
     )
     found: list[o.Object] = [o.Network(name, vni, blocks[0], blocks[1]) for name, vni in world.networks.items()]
+    found += [
+        o.Guest(guest, home, vni, tuple(map(packed, addresses)))
+        for (guest, home), (vni, addresses) in world.guests.items()
+    ]
     found += [o.SecurityGroup(name, f"tenant-{name}", number) for name, number in world.groups.items()]
     for key, network in world.services.items():
         group, _, name = key.partition("/")
@@ -166,6 +187,10 @@ def random_export(world: World, chooser: random.Random, now: float) -> ExportPla
 def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
     """Two networks with the same addresses of both families, a few groups with services, pods and exports."""
     world = World({"red": 100, "blue": 200}, {name: 10 + i for i, name in enumerate(("a", "b", "c"))})
+    world.guests = {
+        ends: (number, (SERVICE_BLOCK + 250, IPV6 + SERVICE_BLOCK + 250))
+        for ends, number in ((("red", "blue"), 300), (("blue", "red"), 400))
+    }
     used: dict[str, int] = {"red": 10, "blue": 10}
     for group in world.groups:
         for name in ("s", "t")[: chooser.randint(1, 2)]:
@@ -173,8 +198,11 @@ def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
             service = f"{group}/{name}"
             world.services[service] = network
             for ip in ("main", "more")[: chooser.choice((0, 1, 1, 2))]:
-                used[network] += 1
-                world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[network] + chooser.choice((0, IPV6))
+                where = network if chooser.random() < 0.7 else {"red": "blue", "blue": "red"}[network]
+                used[where] += 1
+                world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[where] + chooser.choice((0, IPV6))
+                if where != network:
+                    world.elsewhere[f"{service}:{ip}"] = where
             for _ in range(chooser.randint(1, 2)):
                 world.new_pod(service, chooser.choice(hosts), families=chooser.choice(FAMILY_CHOICES))
     for _ in range(chooser.randint(1, 4)):

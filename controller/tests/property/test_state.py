@@ -201,7 +201,7 @@ def test_an_answer_changes_only_when_something_it_depends_on_is_touched(changes:
                 continue
             keys: set[tuple[str, object]] = {("address", (network, address)), ("source", group), ("network", network)}
             for owner in (owners.get((network, address)), model.owner.get((network, address))):
-                if owner is not None:
+                if isinstance(owner, o.Pod | o.ServiceIP):
                     keys.add(("exports", owner.service))
             assert keys & touched, (change, network, group, address)
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide
 from ..model.model import Model
 from ..model.objects import Address, Location, Pod, PortRule, ServiceIP
+from ..model.passages import Passage
 from ..pipeline.tables import Table
 from . import names
 
@@ -87,7 +88,7 @@ def trace(model: Model, source: Pod, address: Address, packet: Packet, now: floa
     _, step = tracer.plan(Origin.POD, here, source, address)
     steps.append(step)
     owner = model.owner.get((source.network, address))
-    if not step.passes or owner is None:
+    if not step.passes or owner is None or isinstance(owner, Passage):
         return Trace(tuple(steps), ())
     targets = [owner] if isinstance(owner, Pod) else backends(model, owner)
     if isinstance(owner, ServiceIP):
@@ -110,9 +111,17 @@ class _Tracer:
         text = f"port {here.port}: MAC and address are the pod's own" if here.live else f"port {here.port} has no link"
         return Step(self._host(here), Table.ADMISSION.title, f"pod {source.key}", text, here.live)
 
-    def plan(self, origin: Origin, where: Location, source: Pod, address: Address) -> tuple[Verdict, Step]:
+    def _space(self, source: Pod, target: Pod) -> str:
+        """Where one pod calls another: their network, or the way between their two."""
+        between = self._model.passages.between(source.network, target.network)
+        return between.calls.name if between else source.network
+
+    def plan(
+        self, origin: Origin, where: Location, source: Pod, address: Address, network: str = ""
+    ) -> tuple[Verdict, Step]:
         group = self._model.groups[source.group]
-        verdict = decide(self._model, Question(origin, source.network, group.number, address), self._now)
+        question = Question(origin, network or source.network, group.number, address)
+        verdict = decide(self._model, question, self._now)
         kind = self._kind(verdict)
         opens = kind not in (Kind.DROP, Kind.REPLIES)
         text = _PLAN_TEXT[kind] + (f"; exported ports: {rules_text(verdict.ports)}" if verdict.ports else "")
@@ -138,7 +147,7 @@ class _Tracer:
             vtep = names.address_text(host.vteps[0])
             steps.append(Step(self._host(here), Table.LOCATION.title, owner, f"tunnel to {host.name} ({vtep})"))
             for address in addresses(target, called)[:1]:
-                steps.append(self.plan(Origin.TUNNEL, there, source, address)[1])
+                steps.append(self.plan(Origin.TUNNEL, there, source, address, self._space(source, target))[1])
         elif target == source:
             steps.append(Step(self._host(here), Table.STATE.title, owner, "the caller itself, by way of a second zone"))
         text = f"port {there.port}" if there.live else f"port {there.port} has no link"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..model.model import Model
 from ..model.objects import Address, Export, Pod, PortRule, SecurityGroup, ServiceIP
+from ..model.passages import Passage
 
 
 class Origin(IntEnum):
@@ -103,14 +104,23 @@ def decide(model: Model, question: Question, now: float) -> Verdict:
         return Verdict(Kind.DROP, f"group {group.name}" if group else "nobody")
     if isinstance(owner, ServiceIP):
         return _to_service_ip(model, question.origin, group, owner, now)
-    return _to_pod(model, question.origin, group, owner, now)
+    if isinstance(owner, Passage):
+        return _to_callers(model, question.origin, group, owner, now)
+    passage = model.passages.of_space(question.network)
+    if passage is None:
+        return _to_pod(model, question.origin, group, owner, now)
+    if question.network == passage.calls.name:
+        return _through(model, question.origin, group, owner, passage, now)
+    return _back_through(model, group, owner, passage, now)
 
 
 def _to_service_ip(model: Model, origin: Origin, group: SecurityGroup, target: ServiceIP, now: float) -> Verdict:
     # Balancing happens on the caller's host; what comes through a tunnel has been balanced.
     if origin is Origin.TUNNEL:
         return Verdict(Kind.DROP, f"service_ip {target.key}")
-    if target.service.partition("/")[0] == group.name:
+    if not usable(model, target):
+        return Verdict(Kind.DROP, f"service_ip {target.key}")
+    if target.service.partition("/")[0] == group.name and not foreign(model, target):
         return Verdict(Kind.SERVICE, f"service_ip {target.key}")
     grant = _grant(model, target.service, group.name, over(target), now)
     return _granted(grant, Kind.SERVICE) if grant else Verdict(Kind.DROP, f"service_ip {target.key}")
@@ -127,6 +137,63 @@ def _to_pod(model: Model, origin: Origin, group: SecurityGroup, target: Pod, now
         return _granted(grant, Kind.ALLOW if grant.export.direct else Kind.SERVICE, answers)
     because = f"export {answers[0].export.key}" if answers else f"pod {target.key}"
     return Verdict(_otherwise(answers), because, answers=answers)
+
+
+def _through(model: Model, origin: Origin, group: SecurityGroup, target: Pod, passage: Passage, now: float) -> Verdict:
+    """At the host of a pod that is called from another network; on the caller's own host nobody asks."""
+    grant = _grant(model, target.service, group.name, _by(passage), now) if origin is Origin.TUNNEL else None
+    return _granted(grant, Kind.SERVICE) if grant else Verdict(Kind.DROP, f"pod {target.key}")
+
+
+def _back_through(model: Model, group: SecurityGroup, target: Pod, passage: Passage, now: float) -> Verdict:
+    """At the host of a caller, for what its group's peer in another network answers."""
+    answers = tuple(grant for grant in _answers(model, group.name, target.group, now) if passes(model, grant, passage))
+    because = f"export {answers[0].export.key}" if answers else f"pod {target.key}"
+    return Verdict(_otherwise(answers), because, answers=answers)
+
+
+def _to_callers(model: Model, origin: Origin, group: SecurityGroup, passage: Passage, now: float) -> Verdict:
+    """What a pod sends to where it sees callers of another network: answers and nothing else."""
+    answers: tuple[Grant, ...] = ()
+    if origin is Origin.POD:
+        others = {model.exports[key].to_group for name in model.services_of.get(group.name, ())
+                  for key in model.exports_of.get(name, ())}  # fmt: skip
+        found = (grant for other in sorted(others) for grant in _answers(model, group.name, other, now))
+        answers = tuple(grant for grant in found if passes(model, grant, passage))
+    return Verdict(_otherwise(answers), f"network {passage.home}", answers=answers)
+
+
+def passes(model: Model, grant: Grant, passage: Passage) -> bool:
+    """Whether a grant lets connections be opened through a passage."""
+    service = model.services.get(grant.export.service)
+    if service is None or service.network != passage.home:
+        return False
+    over_it = (model.service_ips[key] for key in model.service_ips_of.get(service.key, ()))
+    ways = {over(address) for address in over_it if address.network == passage.guest}
+    return grant.way == _by(passage) or grant.way in ways
+
+
+def foreign(model: Model, target: ServiceIP) -> bool:
+    """Whether a Service IP lies in another network than its service does."""
+    service = model.services.get(target.service)
+    return service is not None and service.network != target.network
+
+
+def usable(model: Model, target: ServiceIP) -> bool:
+    """Whether a Service IP can be used: one in another network needs a passage, and addresses that do not clash."""
+    service = model.services.get(target.service)
+    if service is None or not foreign(model, target):
+        return True
+    passage = model.passages.between(target.network, service.network)
+    callers = model.networks.get(target.network)
+    if passage is None or callers is None or (seen := passage.address(target.address)) is None:
+        return False
+    # A translation to the same address is none: Open vSwitch 3.1 aborts on one.
+    return not any(seen in subnet for subnet in callers.pod_subnets)
+
+
+def _by(passage: Passage) -> str:
+    return f"passage {passage.guest}"
 
 
 def _granted(grant: Grant, kind: Kind, answers: tuple[Grant, ...] = ()) -> Verdict:
@@ -150,8 +217,10 @@ def grants(model: Model, service: str, to_group: str, now: float) -> Iterator[Gr
         yield Grant(export, over(address))
     if export.direct:
         yield Grant(export, DIRECT)
-    if export.direct or addresses:
+    if export.direct or not all(foreign(model, address) for address in addresses):
         yield Grant(export, TUNNEL)
+    for network in sorted({address.network for address in addresses if foreign(model, address)}):
+        yield Grant(export, f"passage {network}")
 
 
 def _grant(model: Model, service: str, to_group: str, way: str, now: float) -> Grant | None:
@@ -172,9 +241,16 @@ def over(target: ServiceIP) -> str:
 def backends(model: Model, target: ServiceIP) -> list[Pod]:
     """The pods that new connections to a Service IP are balanced over, in a stable order."""
     pods = model.backends(target.service).pods
-    return [pod for pod in pods if pod.network == target.network and addresses(pod, target.address)]
+    home = home_of(model, target)
+    return [pod for pod in pods if pod.network == home and addresses(pod, target.address)]
+
+
+def home_of(model: Model, target: ServiceIP) -> str:
+    """The network of the pods behind a Service IP."""
+    service = model.services.get(target.service)
+    return service.network if service else target.network
 
 
 def addresses(pod: Pod, like: Address) -> list[Address]:
-    """The addresses of a pod that are of the same family as another one: what that can be translated to, or send to."""
-    return [address for address in pod.addresses if len(address) == len(like)]
+    """The addresses of a pod that another one can be translated to: of its family, and not the same."""
+    return [address for address in pod.addresses if len(address) == len(like) and address != like]

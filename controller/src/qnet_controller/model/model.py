@@ -17,6 +17,7 @@ from .objects import (
     Address,
     Change,
     Export,
+    Guest,
     Host,
     Location,
     Network,
@@ -27,6 +28,7 @@ from .objects import (
     Service,
     ServiceIP,
 )
+from .passages import Passage, Passages, passage
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -65,7 +67,10 @@ class Model:
         self.service_ips: dict[str, ServiceIP] = {}
         self.pods: dict[str, Pod] = {}
         self.exports: dict[str, Export] = {}
-        self.owner: dict[tuple[str, Address], Pod | ServiceIP] = {}
+        self.owner: dict[tuple[str, Address], Pod | ServiceIP | Passage] = {}
+        self.guests: dict[str, Guest] = {}
+        self.spaces: dict[str, Network] = {}
+        self.passages = Passages()
         self.pod_by_port: dict[str, Pod] = {}
         self.pods_of: dict[str, set[str]] = defaultdict(set)
         self.service_ips_of: dict[str, set[str]] = defaultdict(set)
@@ -136,6 +141,7 @@ class Model:
         """The objects of a kind by key. Only `apply` may change it."""
         tables: dict[type[Object], object] = {
             Network: self.networks,
+            Guest: self.guests,
             Host: self.hosts,
             SecurityGroup: self.groups,
             Service: self.services,
@@ -148,7 +154,9 @@ class Model:
     def _index(self, item: Object) -> None:
         match item:
             case Network():
-                self.network_by_vni[item.vni] = item
+                self.network_by_vni[item.vni] = self.spaces[item.name] = item
+            case Guest():
+                self._open_passage(passage(item))
             case Host():
                 self.host_by_datapath[item.datapath_id] = item
                 for vtep in item.vteps:
@@ -165,8 +173,8 @@ class Model:
                 self.pod_by_port[item.port_name] = item
                 if item.state == "draining" and item.drain_until is not None:
                     self._draining[item.key] = item
-                for address in item.addresses:
-                    self.owner[item.network, address] = item
+                for place in self._places(item):
+                    self.owner[place] = item
             case Export():
                 self.exports_of[item.service].add(item.key)
                 self.exports_to[item.to_group].add(item.key)
@@ -175,6 +183,9 @@ class Model:
         match item:
             case Network():
                 _drop(self.network_by_vni, item.vni, item)
+                _drop(self.spaces, item.name, item)
+            case Guest():
+                self._close_passage(passage(item))
             case Host():
                 _drop(self.host_by_datapath, item.datapath_id, item)
                 for vtep in item.vteps:
@@ -191,16 +202,47 @@ class Model:
                 _drop(self.pod_by_port, item.port_name, item)
                 _drop(self._draining, item.key, item)
                 self._drained.discard(item.key)
-                for address in item.addresses:
-                    _drop(self.owner, (item.network, address), item)
+                for place in self._places(item):
+                    _drop(self.owner, place, item)
             case Export():
                 _discard(self.exports_of, item.service, item.key)
                 _discard(self.exports_to, item.to_group, item.key)
+
+    def _open_passage(self, found: Passage) -> None:
+        self.passages.add(found)
+        for space, pods in self._ends(found):
+            self.network_by_vni[space.vni] = self.spaces[space.name] = space
+            for pod in pods:
+                self.owner |= {(space.name, address): pod for address in pod.addresses}
+        self.owner |= {(found.home, address): found for address in found.addresses}
+
+    def _close_passage(self, found: Passage) -> None:
+        for space, pods in self._ends(found):
+            _drop(self.network_by_vni, space.vni, space)
+            _drop(self.spaces, space.name, space)
+            for pod in pods:
+                for address in pod.addresses:
+                    _drop(self.owner, (space.name, address), pod)
+        for address in found.addresses:
+            _drop(self.owner, (found.home, address), found)
+        self.passages.drop(found)
+
+    def _ends(self, found: Passage) -> list[tuple[Network, list[Pod]]]:
+        """The two spaces of a passage, with the pods that are targets there."""
+        ends = ((found.calls, found.home), (found.answers, found.guest))
+        return [(space, [pod for pod in self.pods.values() if pod.network == name]) for space, name in ends]
+
+    def _places(self, pod: Pod) -> set[tuple[str, Address]]:
+        """Where the addresses of a pod are its own: in its network, and in spaces that lead there."""
+        names = [pod.network, *(space.name for space in self.passages.spaces(pod.network))]
+        return {(name, address) for name in names for address in pod.addresses}
 
     def _touches(self, item: Object) -> set[Touch]:
         match item:
             case Network():
                 return {("network", item.name)}
+            case Guest():
+                return self._passage_touches(passage(item))
             case Host():
                 pods = (self.pod_by_port.get(name) for name in self._ports_of[item.datapath_id].values())
                 return {HOSTS}.union(*(self._pod_touches(pod) for pod in pods if pod))
@@ -238,11 +280,18 @@ class Model:
             touched.add(("address", (address.network, address.address)))
         return touched
 
-    @staticmethod
-    def _pod_touches(pod: Pod) -> set[Touch]:
-        return {("pod", pod.key), ("backends", pod.service)} | {
-            ("address", (pod.network, address)) for address in pod.addresses
-        }
+    def _passage_touches(self, found: Passage) -> set[Touch]:
+        names = (found.guest, found.home, found.calls.name, found.answers.name)
+        touched: set[Touch] = {("network", name) for name in names}
+        touched |= {("address", (found.home, address)) for address in found.addresses}
+        for space, pods in self._ends(found):
+            touched |= {("address", (space.name, address)) for pod in pods for address in pod.addresses}
+            touched |= {("backends", pod.service) for pod in pods}
+        return touched
+
+    def _pod_touches(self, pod: Pod) -> set[Touch]:
+        places: set[Touch] = {("address", place) for place in self._places(pod)}
+        return {("pod", pod.key), ("backends", pod.service)} | places
 
     def _export_touches(self, export: Export) -> set[Touch]:
         touched: set[Touch] = {("exports", export.service)}

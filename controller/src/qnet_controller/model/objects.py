@@ -42,6 +42,25 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    """Leave for the pods of a network to be served by pods of another one, its `home`, where exports say so.
+
+    On the wire their calls have `vni` and the answers `vni + 1`. Whatever address a caller has in its own network, pods
+    see it at one of `addresses`, which lie in `home` and are nobody else's. Key: `network>home`.
+    """
+
+    network: str
+    home: str
+    vni: int
+    addresses: tuple[Address, ...]
+
+    @property
+    def key(self) -> str:
+        """`network>home`."""
+        return f"{self.network}>{self.home}"
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine that carries pods. Key: `name`; `datapath_id` as an integer; `vteps` packed, the first is used.
 
@@ -180,7 +199,7 @@ class Export:
         return self.expires is None or now < self.expires
 
 
-Object = Network | Host | SecurityGroup | Service | ServiceIP | Pod | Export
+Object = Network | Guest | Host | SecurityGroup | Service | ServiceIP | Pod | Export
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from ..model.objects import (
     DEFAULT_SET,
     Address,
     Export,
+    Guest,
     HealthCheck,
     Host,
     Network,
@@ -44,6 +45,12 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "vni": _INTEGER,
         "pod_subnets": _column(STRINGS),
         "service_subnets": _column(STRINGS),
+    },
+    "Guest": {
+        "network": _reference("Network"),
+        "home": _reference("Network"),
+        "vni": _INTEGER,
+        "addresses": _column(STRINGS),
     },
     "Host": {
         "name": _STRING,
@@ -251,8 +258,14 @@ def _export(row: Any) -> Export:
     )
 
 
+def _guest(row: Any) -> Guest:
+    addresses = tuple(sorted(map(address, row.addresses), key=address_order))
+    return Guest(_named(row, "network"), _named(row, "home"), row.vni, addresses)
+
+
 CONVERTERS: dict[str, tuple[type[Object], Callable[..., Object]]] = {
     "Network": (Network, _network),
+    "Guest": (Guest, _guest),
     "Host": (Host, _host),
     "Security_Group": (SecurityGroup, lambda row: SecurityGroup(row.name, row.tenant, row.number)),
     "Service": (Service, _service),

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..decide.decide import DIRECT, Grant, Origin, Question, decide, grants, over
+from ..decide.decide import DIRECT, Grant, Origin, Question, decide, grants, home_of, over
 from ..model.model import Model
 from ..model.objects import Change, Export, Location, Pod, PortRule, Removed, SecurityGroup, Service, ServiceIP
+from ..model.passages import Passage
 from .answers import grant_number
 from .fields import HAIRPIN_ZONE
 from .messages import FlushConnection, Tuple
@@ -86,11 +87,19 @@ def cut(model: Model, datapath_id: int, found: Iterable[Connection], now: float)
         flushes[datapath_id].append(FlushConnection(item.zone, item.opened))
         if (item.zone, ends(pod, item)) not in stay:
             _forget_at_server(model, pod, item, flushes)
-    return Cut(frozenset(end for pod, item in over_now if item.live and (end := ends(pod, item))), flushes)
+    # A connection between networks is called what its client's host calls it; the server's sees another address.
+    ours = [(pod, item) for pod, item in over_now if not _from_elsewhere(model, pod, item)]
+    return Cut(frozenset(end for pod, item in ours if item.live and (end := ends(pod, item))), flushes)
+
+
+def _from_elsewhere(model: Model, pod: Pod, item: Connection) -> bool:
+    return isinstance(model.owner.get((pod.network, item.answered.target)), Passage)
 
 
 def _forget_at_server(model: Model, pod: Pod, item: Connection, flushes: dict[int, list[FlushConnection]]) -> None:
-    server = model.owner.get((pod.network, item.answered.source))
+    if _from_elsewhere(model, pod, item):
+        return
+    server = _server(model, pod, item)
     location = model.location(server) if isinstance(server, Pod) and server is not pod else None
     if location is not None and item.opened.source in pod.addresses:
         protocol, there, client, server_port, client_port = item.answered
@@ -100,22 +109,30 @@ def _forget_at_server(model: Model, pod: Pod, item: Connection, flushes: dict[in
         flushes[location.datapath_id].append(FlushConnection(location.port, seen))
 
 
+def _server(model: Model, opener: Pod, item: Connection) -> Pod | ServiceIP | Passage | None:
+    """Who answers a connection of `opener`: a pod of its network, or of that behind a Service IP."""
+    called = model.owner.get((opener.network, item.opened.target))
+    network = home_of(model, called) if isinstance(called, ServiceIP) else opener.network
+    return model.owner.get((network, item.answered.source))
+
+
 def stands(model: Model, pod: Pod, item: Connection, now: float) -> bool:
     """Whether a connection in the zone of `pod` is one that would be allowed now, the way that it was opened."""
     if item.zone & HAIRPIN_ZONE:
         address = model.owner.get((pod.network, item.answered.target))
         return isinstance(address, ServiceIP) and address.service == pod.service
-    if item.opened.source in pod.addresses:
+    seen = model.owner.get((pod.network, item.answered.target))
+    if item.opened.source in pod.addresses and not isinstance(seen, Passage):
         return _may_go_on(model, pod, item, now)
     if item.opened.target in pod.addresses:
-        opener = model.owner.get((pod.network, item.opened.source))
+        opener = model.owner.get((seen.guest if isinstance(seen, Passage) else pod.network, item.opened.source))
         return isinstance(opener, Pod) and _allowed(model, opener, pod, None, item, now)
     return False
 
 
 def _may_go_on(model: Model, opener: Pod, item: Connection, now: float) -> bool:
     called = model.owner.get((opener.network, item.opened.target))
-    server = model.owner.get((opener.network, item.answered.source))
+    server = _server(model, opener, item)
     if called is None:  # outside, or gone
         group = model.groups.get(opener.group)
         if group is None:

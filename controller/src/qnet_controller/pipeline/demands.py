@@ -11,33 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide
+from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide, home_of
 from ..model.model import HOSTS, Model
-from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
+from ..model.objects import Address, Host, Network, Pod, ServiceIP
+from ..model.passages import Passage
 from .answers import LATER, answer_flows, grant_number, rule_order
 from .arrivals import Arrival, arrival_program
-from .balance import Share, spread
+from .balance import spread
 from .family import family, number
 from .fields import (
-    CT_DESTINATION_TRANSLATED,
-    CT_ESTABLISHED,
-    CT_INVALID,
     CT_NEW,
-    CT_RELATED,
-    CT_REPLY,
-    CT_STATE,
-    CT_TRACKED,
-    CT_ZONE,
     GRANT,
-    HAIRPIN,
-    HAIRPIN_ZONE,
     IN_PORT,
     IP_PROTO,
     KIND,
     ORIGIN,
     SCTP_DST,
     SOURCE_GROUP,
-    SOURCE_ZONE,
     TCP_DST,
     TUN_ID,
     UDP_DST,
@@ -49,12 +39,10 @@ from .fields import (
 from .frame import TUNNEL_PORT_NAME, network_flows, state
 from .messages import (
     Bucket,
-    Ct,
     Feature,
     Flow,
     Goto,
     Group,
-    Nat,
     Output,
     Set,
     UseGroup,
@@ -62,14 +50,13 @@ from .messages import (
     match,
     object_hash,
 )
+from .service import backend, bucket, hairpin
 from .tables import Table
 from .wanted import Part as Part
 from .wanted import Program as Program
 
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 _GROUP_IDS = 0x7FFFFFFF
-# The original tuple can be matched only where conntrack is known to have one: tracked and not invalid.
-_VALID = (CT_STATE, CT_TRACKED, CT_TRACKED | CT_INVALID)
 
 
 class Pair(NamedTuple):
@@ -159,8 +146,10 @@ class Compiler:
         if verdict.answers:
             program.needs.add(Part("answers", (pair.origin, pair.group, family(pair.address), verdict.answers)))
         owner = self.model.owner.get((network.name, pair.address))
-        if owner is not None:
+        if isinstance(owner, Pod | ServiceIP):
             program.depends.add(("exports", owner.service))
+        if isinstance(owner, ServiceIP):
+            program.depends.add(("network", home_of(self.model, owner)))
         if verdict.refused:
             return program
         if isinstance(owner, ServiceIP):
@@ -168,6 +157,14 @@ class Compiler:
         elif isinstance(owner, Pod) and pair.origin is Origin.POD:
             program.needs.add(Part("presence", (network.name, pair.address)))
         return program
+
+    def passage(self, pair: Pair) -> Passage | None:
+        """The passage through which packets of a pair go, if they leave their network."""
+        network = self.model.network_by_vni[pair.vni]
+        owner = self.model.owner.get((network.name, pair.address))
+        if isinstance(owner, ServiceIP):
+            return self.model.passages.between(network.name, home_of(self.model, owner))
+        return self.model.passages.of_space(network.name)
 
     def part(self, part: Part) -> Program:
         """What a part consists of; it may be empty for a while, until those that need it have been compiled anew."""
@@ -179,7 +176,7 @@ class Compiler:
             return self._network(*part.key)
         name, address = part.key
         program = Program(depends={("address", (name, address)), ("network", name)})
-        network, owner = self.model.networks.get(name), self.model.owner.get((name, address))
+        network, owner = self.model.spaces.get(name), self.model.owner.get((name, address))
         if network is not None and part.what == "service" and isinstance(owner, ServiceIP):
             self._service(program, network, owner)
         elif network is not None and part.what == "presence" and isinstance(owner, Pod):
@@ -190,7 +187,7 @@ class Compiler:
         program = Program(depends={("network", name)})
         network = self.model.networks.get(name)
         if network is not None:
-            program.add(*network_flows(network))
+            program.add(*network_flows(network, self.model.passages.into(name)))
         return program
 
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
@@ -201,7 +198,10 @@ class Compiler:
                 hard=self.settings.drop_timeout_seconds, notify=True,
             )  # fmt: skip
         opened_by = (Set(GRANT, grant_number(verdict.grant)),) if verdict.grant else ()
-        then = (Set(KIND, verdict.kind), *opened_by, Goto(Table.PORTS if verdict.ports else Table.TRACK))
+        owner = self.model.owner.get((self.model.network_by_vni[pair.vni].name, pair.address))
+        # What answers callers of another network goes back through the passage by which they came.
+        through = (Set(VNI, owner.answers.vni),) if isinstance(owner, Passage) else ()
+        then = (Set(KIND, verdict.kind), *opened_by, *through, Goto(Table.PORTS if verdict.ports else Table.TRACK))
         return flow(
             Table.PLAN, 100, asked, then, Feature.PLAN, verdict.because,
             idle=self.settings.idle_timeout_seconds, notify=True,
@@ -232,8 +232,13 @@ class Compiler:
         for key in sorted(self.model.pods_of.get(target.service, ())):
             pod = self.model.pods[key]
             location = self.model.location(pod)
-            if pod.network == network.name and location is not None and location.datapath_id == self.datapath_id:
-                program.add(*_hairpin(pod, location, network, target))
+            if (
+                pod.network == network.name
+                and home_of(self.model, target) == network.name
+                and location is not None
+                and location.datapath_id == self.datapath_id
+            ):
+                program.add(*hairpin(pod, location, network, target))
 
     def _balanced(self, network: Network, target: ServiceIP) -> Program:
         """What balances connections to a Service IP, the same on every switch."""
@@ -246,13 +251,16 @@ class Compiler:
         called = (ip.target, number(target.address))
         asked = match((VNI, network.vni), (KIND, Kind.SERVICE), ip.term, called, state(CT_NEW))
         program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
+        home = home_of(self.model, target)
+        through = self.model.passages.between(network.name, home)
+        space = through.calls if through and home != network.name else network
         # Not only pods in rotation: connections that were balanced earlier go on.
         for key in sorted(self.model.pods_of.get(target.service, ())):
             pod = self.model.pods[key]
-            goes_on = pod.network == network.name and not self.model.drained(pod)
-            for backend in addresses(pod, target.address) if goes_on else ():
-                program.add(*_backend(network, target, backend))
-                program.needs.add(Part("presence", (network.name, backend)))
+            goes_on = pod.network == home and not self.model.drained(pod)
+            for packed in addresses(pod, target.address) if goes_on else ():
+                program.add(*backend(network, target, packed, space))
+                program.needs.add(Part("presence", (space.name, packed)))
         return program
 
     def _select_groups(self, target: ServiceIP, owner: str) -> list[Group]:
@@ -263,12 +271,12 @@ class Compiler:
         shared = spread(weights, declared, by_client=target.affinity == "client")
         whole_group = object_hash(owner) & _GROUP_IDS
         if len(shared.parts) == 1:
-            return [Group(whole_group, tuple(map(_bucket, shared.shares)), shared.hashed)]
+            return [Group(whole_group, tuple(map(bucket, shared.shares)), shared.hashed)]
         numbers = [object_hash(f"{owner} part {index}") & _GROUP_IDS for index in range(len(shared.parts))]
         parts = zip(numbers, shared.parts, strict=True)
         over_parts = tuple(Bucket(part, 1, (UseGroup(part),)) for part in numbers)
         return [
-            *(Group(part, tuple(map(_bucket, shares)), shared.hashed) for part, shares in parts),
+            *(Group(part, tuple(map(bucket, shares)), shared.hashed) for part, shares in parts),
             Group(whole_group, over_parts, shared.hashed),
         ]
 
@@ -302,7 +310,7 @@ class Compiler:
             notify=True,
         )
         for source in host.vteps:
-            yield from self._identity(port, source, network, pod, address)
+            yield from self._identity(port, source, self.model.passages.reverse(network), pod, address)
 
     def _vtep(self, host: Host) -> Address | None:
         """The first of a host's VTEP addresses in a family that this host has one in too."""
@@ -340,7 +348,7 @@ class Compiler:
         host = self.model.host_by_vtep.get(source.vtep)
         if network is None or host is None or source.address is None:
             return None
-        pod = self.model.owner.get((network.name, source.address))
+        pod = self.model.owner.get((self.model.passages.reverse(network).name, source.address))
         location = self.model.location(pod) if isinstance(pod, Pod) else None
         if not isinstance(pod, Pod) or location is None or location.datapath_id != host.datapath_id:
             return None
@@ -362,7 +370,8 @@ class Compiler:
             network = self.model.network_by_vni.get(source.vni)
             if network is None or source.vtep not in self.model.host_by_vtep:
                 return None
-            program.depends |= {("address", (network.name, source.address)), ("network", network.name)}
+            sending = self.model.passages.reverse(network).name
+            program.depends |= {("address", (sending, source.address)), ("network", network.name)}
             pod = self.sender(source)
             if pod is not None:
                 for identity in self._identity(port, source.vtep, network, pod, source.address):
@@ -419,44 +428,3 @@ def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int], ...]:
     return (
         (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), ip.term, (ip.target, number(pair.address)),
     )  # fmt: skip
-
-
-def _bucket(share: Share) -> Bucket:
-    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", share.address), mark=GRANT)
-    return Bucket(share.id, share.weight, (translate,))
-
-
-def _backend(network: Network, target: ServiceIP, address: Address) -> Iterator[Flow]:
-    """Let connections to the Service IP on to this pod of it; old ones never reach the next owner of an address."""
-    ip = family(target.address)
-    asked = match(
-        (VNI, network.vni), (KIND, Kind.SERVICE), ip.term, (ip.target, number(address)),
-        (ip.original_target, number(target.address)), state(CT_DESTINATION_TRANSLATED),
-    )  # fmt: skip
-    yield flow(Table.STATE, 90, asked, (Goto(Table.LOCATION),), Feature.SERVICE, f"service_ip {target.key}")
-
-
-def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> Iterator[Flow]:
-    """A pod that is a backend of the Service IP it calls, and may be chosen itself.
-
-    It then sees the Service IP as its peer, translated in a second zone of its own.
-    """
-    port, zone = location.port, HAIRPIN_ZONE | location.port
-    # One set of flows per pod serves all its Service IPs, hence two kinds of owner.
-    for_pod, for_address = f"pod {pod.key}", f"service_ip {target.key}"
-    ip, service_ip = family(target.address), number(target.address)
-    ours = ((SOURCE_ZONE, port), (KIND, Kind.SERVICE), ip.term)
-    look_again = (Ct(zone, Table.SERVICE, nat=Nat("lookup")),)
-    called = match(*ours, (VNI, network.vni), (ip.target, service_ip))
-    yield flow(Table.TRACK, 95, called, look_again, Feature.HAIRPIN, for_address)
-    undo = (Set(HAIRPIN, 1), Ct(SOURCE_ZONE, Table.LOCATION, nat=Nat("lookup")))
-    for answer in (CT_ESTABLISHED | CT_REPLY, CT_RELATED | CT_REPLY):
-        answered = match((CT_ZONE, zone), ip.term, state(answer))
-        yield flow(Table.SERVICE, 110, answered, undo, Feature.HAIRPIN, for_pod)
-    go_on = (Ct(SOURCE_ZONE, Table.SERVICE, nat=Nat("lookup")),)
-    yield flow(Table.SERVICE, 100, match((CT_ZONE, zone), ip.term), go_on, Feature.HAIRPIN, for_pod)
-    for packed in addresses(pod, target.address):
-        own = number(packed)
-        itself = match(*ours, (ip.source, own), (ip.target, own), (ip.original_target, service_ip), _VALID)
-        turn = (Set(HAIRPIN, 1), Ct(zone, Table.LOCATION, commit=True, nat=Nat("source", target.address)))
-        yield flow(Table.STATE, 120, itself, turn, Feature.HAIRPIN, for_address)

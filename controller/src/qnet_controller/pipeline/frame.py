@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..decide.decide import Kind, Origin
 from ..model.objects import Location, Network, Pod
+from ..model.passages import Passage
 from .family import FAMILIES, IPV4, IPV6, family, number
 from .fields import (
     ARP_OP,
@@ -171,8 +172,12 @@ def link_local(mac: bytes) -> int:
     return 0xFE80 << 112 | number(bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:])))
 
 
-def pod_flows(pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool) -> Iterator[Flow]:
+def pod_flows(
+    pod: Pod, group_number: int, network: Network, location: Location, moves_ports: bool, spaces: Sequence[Network] = ()
+) -> Iterator[Flow]:
     """Admission, asking, committing and local delivery for a pod on its own host.
+
+    `spaces`: where else than in its network the pod is to be found by its addresses.
 
     `moves_ports`: commit with the pod's own address as NAT source, which changes nothing but a source port that a
     translated connection to the same backend has taken. Not on the userspace datapath: Open vSwitch 3.1 aborts on a
@@ -203,15 +208,16 @@ def pod_flows(pod: Pod, group_number: int, network: Network, location: Location,
             match((SOURCE_ZONE, port), (KIND_OPENS, 1), ip.term, (ip.source, address), state(CT_NEW)),
             opens,
         )
-        yield own(
-            Table.LOCATION,
-            100,
-            match((VNI, network.vni), ip.term, (ip.target, address)),
-            Set(whole(ETH_DST), mac),
-            Set(whole(ETH_SRC), VIRTUAL_MAC),
-            Set(TARGET_ZONE, port),
-            Goto(Table.EGRESS),
-        )
+        for space in (network, *spaces):
+            yield own(
+                Table.LOCATION,
+                100,
+                match((VNI, space.vni), ip.term, (ip.target, address)),
+                Set(whole(ETH_DST), mac),
+                Set(whole(ETH_SRC), VIRTUAL_MAC),
+                Set(TARGET_ZONE, port),
+                Goto(Table.EGRESS),
+            )
 
 
 def _admission(pod: Pod, group_number: int, network: Network, location: Location) -> Iterator[Flow]:
@@ -264,8 +270,18 @@ _ADVERTISE: Actions = (
 )
 
 
-def network_flows(network: Network) -> Iterator[Flow]:
-    """Answers to ARP and ND for every address of the network's subnets; nobody else ever sees the request."""
+def network_flows(network: Network, passages: Iterable[Passage] = ()) -> Iterator[Flow]:
+    """Answers to ARP and ND for every address of the network's subnets; nobody else ever sees the request.
+
+    And delivery of what callers of other networks open through `passages`: the pod sees them at an address of its own.
+    """
+    owner = f"network {network.name}"
+    for found in passages:
+        for packed in found.addresses:
+            ip = family(packed)
+            opened = match((VNI, found.calls.vni), (KIND, Kind.SERVICE), ip.term, state(CT_NEW))
+            commit = Ct(TARGET_ZONE, commit=True, nat=Nat("source", packed), mark=GRANT)
+            yield flow(Table.DELIVERY, 85, opened, (commit, OutputTo(TARGET_ZONE)), Feature.NETWORK, owner)
     for subnet in (*network.pod_subnets, *network.service_subnets):
         bits = len(subnet.address) * 8
         mask = (1 << bits) - (1 << bits - subnet.prefix)
@@ -278,7 +294,7 @@ def network_flows(network: Network) -> Iterator[Flow]:
         else:
             answer, request = _ADVERTISE, (*_solicitation(), (ND_TARGET, block, mask))
         asked = match((VNI, network.vni), *request)
-        yield flow(Table.NEIGHBOUR, 100, asked, answer, Feature.NETWORK, f"network {network.name}")
+        yield flow(Table.NEIGHBOUR, 100, asked, answer, Feature.NETWORK, owner)
 
 
 def _swap_protocol_addresses() -> Actions:

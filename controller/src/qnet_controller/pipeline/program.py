@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..decide.decide import Kind, Origin, backends
+from ..decide.decide import Kind, Origin
 from ..model.model import HOSTS, Model, Touch, Touches
-from ..model.objects import Address, Pod, ServiceIP
+from ..model.objects import Address
 from .arrivals import arrivals
+from .back import back
 from .checks import answer_flow, target_of
 from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
@@ -280,32 +281,9 @@ class SwitchProgram:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, pair], now))
-        commands = self._demand([*more, pair], now, self._back(pair, addresses.source))
+        commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         again = _again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
-
-    def _back(self, pair: Pair, source: bytes) -> list[Demand]:
-        """The pairs that the answers will ask for, so that they need not ask."""
-        ends = self._model.recall(("back", self._datapath_id, pair.vni, pair.address), lambda: self._ends(pair))
-        return [Pair(origin, pair.vni, group, source) for origin, group in ends]
-
-    def _ends(self, pair: Pair) -> tuple[tuple[Origin, int], ...]:
-        """From where, and from which groups, a pair is answered."""
-        network = self._model.network_by_vni[pair.vni]
-        owner = self._model.owner.get((network.name, pair.address))
-        pods: list[Pod] = []
-        if isinstance(owner, ServiceIP):
-            pods = backends(self._model, owner)
-        elif isinstance(owner, Pod):
-            pods = [owner]
-        ends: set[tuple[Origin, int]] = set()
-        for pod in pods:
-            group = self._model.groups.get(pod.group)
-            location = self._model.location(pod)
-            if group is not None and location is not None:
-                here = location.datapath_id == self._datapath_id
-                ends.add((Origin.POD if here else Origin.TUNNEL, group.number))
-        return tuple(sorted(ends))
 
     def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
         """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
@@ -347,7 +325,9 @@ class SwitchProgram:
         host = self._model.host_by_datapath.get(self._datapath_id)
         moves_ports = host is not None and host.datapath_kind == "system"
         program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
-        program.add(*pod_flows(pod, group.number, network, location, moves_ports))
+        program.add(
+            *pod_flows(pod, group.number, network, location, moves_ports, self._model.passages.spaces(network.name))
+        )
         program.needs.add(Part("network", (network.name,)))
         service, target = self._model.services.get(pod.service), target_of(pod, network)
         if service is not None and service.health is not None and target is not None:
