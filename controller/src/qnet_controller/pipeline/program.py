@@ -241,7 +241,7 @@ class SwitchProgram:
         verdicts = ((pair, self._compiler.verdict(pair, now)) for pair in pairs)
         allowed = [pair for pair, verdict in verdicts if verdict and not verdict.refused]
         ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
-        return self._demand((), now, [*(back for way in ways for back in self._back(*way)), *allowed])
+        return self._demand((), now, [*(more for way in ways for more in back(self._compiler, *way)), *allowed])
 
     @property
     def demands(self) -> frozenset[Demand]:
