@@ -27,12 +27,16 @@ function health.failed(route, address, port)
     end
 end
 
--- Pods that were out for a time are in again: the dictionary forgets them by itself, the workers have to be told.
+-- Pods that were out for a time are in again: the workers have to be told.
 function health.expire()
     local touched = false
     for _, key in ipairs(shared:get_keys(0)) do
         if key:sub(1, 6) == "until:" and shared:get(key) <= ngx.now() then
             shared:delete(key)
+            local down = "down:" .. key:sub(7)
+            if shared:get(down) == "requests" then -- it may be there for another moment, and nobody would look again
+                shared:delete(down)
+            end
             touched = true
         end
     end

@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Ways to choose one of several pods. Each gets the pods, a state of its own that lives as long as the set of pods does,
 -- what was tried already (address -> true), and a key.
+local bit = require("bit")
+
+local band, bxor, lshift, rshift, tobit = bit.band, bit.bxor, bit.lshift, bit.rshift, bit.tobit
 local crc32 = ngx.crc32_long
 local log, random = math.log, math.random
 
@@ -56,12 +59,29 @@ function methods.least_connections(list, state, tried, _, busy)
     return best
 end
 
+-- The low 32 bits of a product.
+local function multiply(a, b)
+    return tobit(band(a, 0xffff) * b + lshift(band(rshift(a, 16) * b, 0xffff), 16))
+end
+
+-- Spreads 32 bits over all of them (the finalizer of MurmurHash3): a CRC is linear, and the CRCs of one key for two pods
+-- would differ by the same bits whatever the key.
+local function spread(number)
+    number = bxor(number, rshift(number, 16))
+    number = multiply(number, 0x85ebca6b)
+    number = bxor(number, rshift(number, 13))
+    number = multiply(number, 0xc2b2ae35)
+    return bxor(number, rshift(number, 16))
+end
+
 -- Highest random weight: a pod that comes or goes moves only its own keys.
 function methods.hash(list, _, tried, key)
     local best, highest
+    local of_key = spread(tobit(crc32(key)))
     for _, pod in ipairs(list) do
         if not tried[pod.address] then
-            local chance = (crc32(crc32(key) .. "/" .. pod.name) + 1) / 4294967297
+            pod.hash = pod.hash or spread(tobit(crc32(pod.name)))
+            local chance = (spread(bxor(of_key, pod.hash)) % 4294967296 + 1) / 4294967297
             local score = -pod.weight / log(chance)
             if not best or score > highest then
                 best, highest = pod, score
