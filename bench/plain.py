@@ -43,8 +43,8 @@ def nftables_map(fleet: Fleet) -> tuple[str, str]:
         fleet.ip(namespace, "link", "set", "eth0", "up")
     fleet.ip(client, "route", "add", "default", "via", NFT_SERVER)
     chain = (
-        "table ip bench { chain out { type nat hook output priority -100; "
-        f"ip daddr {NFT_SERVICE} dnat to jhash ip saddr . tcp sport mod 1 map {{ 0 : {NFT_SERVER} }}; }} }}"
+        "add table ip bench; add chain ip bench out { type nat hook output priority -100; }; add rule ip bench out "
+        f"ip daddr {NFT_SERVICE} tcp dport 1-65535 dnat to jhash ip saddr . tcp sport mod 1 map {{ 0 : {NFT_SERVER} }}"
     )
     run("ip", "netns", "exec", client, "nft", chain)
     return client, server
