@@ -9,7 +9,7 @@ import typing as t
 
 Measured = t.Mapping[str, t.Any]
 TITLES = ("from", "to", "route", "loss", "latency", "MTU", "UDP 4789", "")
-MOST_LOSS = 0.02
+MOST_LOSS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
