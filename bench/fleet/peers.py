@@ -64,7 +64,7 @@ main(sys.argv[1:])
 def _ryu(port: int) -> list[str]:
     # Ryu's setup needs an old setuptools. The last eventlet that its web server can import does not run on Python 3.11.
     where = _environment("ryu", "ryu==4.34", "eventlet==0.33.3", "dnspython<2.3", build="setuptools<68")
-    options = ["--ofp-tcp-listen-port", str(port), "ryu.app.simple_switch_13"]
+    options = ["--default-log-level", "30", "--ofp-tcp-listen-port", str(port), "ryu.app.simple_switch_13"]
     return [str(where / "bin" / "python"), "-c", _RUN_RYU, *options]
 
 
