@@ -147,6 +147,9 @@ class Feeder:
         helper = ovs.db.idl.SchemaHelper(schema_json=SCHEMA)
         helper.register_all()
         idl = ovs.db.idl.Idl(",".join(self.told["database"]), helper, probe_interval=5000, leader_only=False)
+        # Debian 12's library tells the server that it understands changes of the schema, and then ignores that its
+        # monitor was cancelled by one. A client that does not say so is disconnected, and reads everything again.
+        idl._Idl__send_db_change_aware = lambda: None
         seqno = 0
         while True:
             idl.run()

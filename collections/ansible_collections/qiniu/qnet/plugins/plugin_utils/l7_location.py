@@ -198,12 +198,12 @@ def _says_none(route: Route) -> bool:
 
 def _write_backends(conf: Conf, listener: Listener, route: Route, context: Context) -> None:
     family = _family(route)
-    _write_rewrites(conf, route)
     if route.get("balance", "key"):
         conf.mark(f"{route.path}.balance.key")
         conf.add("set", "$qnet_key", route.get("balance", "key"))
     if len(route.backends) > 1:
         conf.add("set", "$qnet_backend", f"$qnet_choice_{route.number}")
+    _write_rewrites(conf, route)  # after every set: a rewrite that stops, stops those as well
     if _is_admitted(route, context):
         conf.lua("access_by_lua_block", f'require("qnet.choose").admit("{route.key}")')
     if route.get("sticky"):
