@@ -108,6 +108,13 @@ class Model:
         self._holds_until = -math.inf
         self._memo.clear()
 
+    def copy(self) -> Model:
+        """A model that says the same, and goes its own way from now on."""
+        twin = Model.__new__(Model)
+        for name, value in vars(self).items():
+            setattr(twin, name, copied(value))
+        return twin
+
     # -- intent ------------------------------------------------------------------------------------------------
 
     def apply(self, changes: Iterable[Change]) -> Touches:
@@ -455,6 +462,17 @@ class Model:
             for service in self.services_of.get(group, ())
             for name in self.service_ips_of.get(service, ())
         )
+
+
+def copied(value: Any) -> Any:
+    """A copy of an index and of the sets and indexes in it; objects of intent never change and are shared."""
+    if isinstance(value, dict):
+        twin = value.copy()
+        for key, inner in value.items():
+            if isinstance(inner, dict | set | list):
+                twin[key] = inner.copy()
+        return twin
+    return value.copy() if isinstance(value, set | list) else value
 
 
 def _drop(index: dict[_K, _V], key: _K, item: object) -> None:

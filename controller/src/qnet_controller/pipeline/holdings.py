@@ -68,6 +68,14 @@ class Holdings(Generic[_Owner]):
                 found.holders = [holder for holder in found.holders if holder[0] != owner]
                 changed.add(found)
 
+    def copy(self) -> Holdings[_Owner]:
+        """The same entries, which go their own way from now on."""
+        twin: Holdings[_Owner] = Holdings()
+        for key, entry in self._entries.items():
+            found = twin.entry(key)
+            found.holders, found.have = list(entry.holders), entry.have
+        return twin
+
     def drop(self, entry: Entry[_Owner]) -> None:
         """The entry is neither wanted nor there."""
         self._entries.pop(entry.key, None)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin
-from ..model.model import HOSTS, Model, Touch, Touches
+from ..model.model import HOSTS, Model, Touch, Touches, copied
 from ..model.objects import Address
 from .arrivals import arrivals
 from .back import back
@@ -96,6 +96,14 @@ class SwitchProgram:
         self._meters: dict[int, Meter] = {}
         self._zones: dict[Local, int] = {}
         self._zones_changed = True
+
+    def copy(self, model: Model) -> SwitchProgram:
+        """A program that holds the same, follows another model, and goes its own way from now on."""
+        twin = SwitchProgram(model, self._datapath_id, self._settings)
+        for name, value in vars(self).items():
+            if name not in ("_model", "_compiler"):
+                setattr(twin, name, value.copy() if isinstance(value, Holdings) else copied(value))
+        return twin
 
     # -- events ------------------------------------------------------------------------------------------------
 

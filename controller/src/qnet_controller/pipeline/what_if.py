@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a change of intent would do, without doing it: who gains and loses reach, what is cut, which flows change.
+
+Everything is computed by the functions that would do it, on a copy of the model. A prediction is therefore as exact as
+what it is made from: the demands and the connections of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..decide.decide import Kind, Origin, Question, decide
+from ..model.model import Model, Touches
+from ..model.objects import Address, Change, PortRule
+from .connections import Connection, Ends, cut
+from .messages import Command
+from .program import SwitchProgram
+
+EVERYTHING = PortRule(0)
+"""Stands for every protocol and port."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reach:
+    """That a group may open connections to an address, which the pod or Service IP with the key `target` has."""
+
+    group: str
+    target: str
+    network: str
+    address: Address
+    rule: tuple[int, int | None]
+
+
+@dataclass(slots=True)
+class WhatIf:
+    """A prediction. `cut` and `commands` are by datapath id."""
+
+    gained: list[Reach] = field(default_factory=list)
+    lost: list[Reach] = field(default_factory=list)
+    cut: dict[int, frozenset[Ends]] = field(default_factory=dict)
+    commands: dict[int, tuple[Command, ...]] = field(default_factory=dict)
+
+
+def what_if(
+    model: Model,
+    changes: Iterable[Change],
+    programs: Mapping[int, SwitchProgram],
+    connections: Mapping[int, Iterable[Connection]],
+    now: float,
+) -> WhatIf:
+    """What the changes would do at `now` (Unix seconds) to reach, to these switches and to these connections.
+
+    Connections that nothing allows even without the changes are not counted: it is not the changes that end them.
+    """
+    changes = list(changes)
+    after = model.copy()
+    touched = after.apply(changes)
+    before, then = reach(model, model, after, touched, now), reach(after, model, after, touched, now)
+    found = WhatIf(sorted(then - before), sorted(before - then))
+    for datapath_id, listed in connections.items():
+        listed = list(listed)
+        already = cut(model, datapath_id, listed, now).open
+        found.cut[datapath_id] = cut(after, datapath_id, listed, now).open - already
+    for datapath_id, program in programs.items():
+        found.commands[datapath_id] = program.copy(after).refresh(touched, now)
+    return found
+
+
+def reach(model: Model, before: Model, after: Model, touched: Touches, now: float) -> set[Reach]:
+    """The reach in `model`, as far as it may differ between two models with these touches between them."""
+    found: set[Reach] = set()
+    for network, address in _addresses(before, after, touched):
+        owner = model.owner.get((network, address))
+        if owner is None:
+            continue
+        group = owner.service.partition("/")[0]
+        users = {model.exports[key].to_group for key in model.exports_of.get(owner.service, ())} | {group}
+        for name in users:
+            asking = model.groups.get(name)
+            if asking is not None:
+                question = Question(Origin.POD, network, asking.number, address)
+                rules = _rules(model, question, now)
+                found |= {Reach(name, owner.key, network, address, (r.protocol, r.port)) for r in rules}
+    return found
+
+
+def _addresses(before: Model, after: Model, touched: Touches) -> set[tuple[str, Address]]:
+    """The addresses that what is touched belongs to, before or after."""
+    found: set[tuple[str, Address]] = set()
+    for what, place in touched:
+        if what == "address" and isinstance(place, tuple):
+            found.add((place[0], place[1]))
+        elif what == "exports" and isinstance(place, str):
+            for model in (before, after):
+                for key in model.service_ips_of.get(place, ()):
+                    target = model.service_ips[key]
+                    found.add((target.network, target.address))
+                for key in model.pods_of.get(place, ()):
+                    pod = model.pods[key]
+                    found |= {(pod.network, address) for address in pod.addresses}
+    return found
+
+
+def _rules(model: Model, question: Question, now: float) -> frozenset[PortRule]:
+    """With what a group may open connections: protocols and ports, or everything."""
+    verdict = decide(model, question, now)
+    if verdict.kind in (Kind.DIRECT, Kind.OPEN, Kind.ALLOW, Kind.SERVICE):
+        return frozenset({EVERYTHING})
+    return verdict.ports

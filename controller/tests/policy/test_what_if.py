@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What-if is exact: what it says about reach, connections and flows is what the change then does, packet by packet."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from qnet_controller.model import objects as o
+from qnet_controller.pipeline.what_if import EVERYTHING, Reach, WhatIf, what_if
+from simulator.conntrack import Datapath
+from simulator.fabric import open_session
+
+from .changes import Changer
+from .probe import Prober
+from .scene import SIP, opened, revoke
+from .tenants import ICMP, TCP, UDP, pod_object
+from .test_simulated import HOSTS, build, check_programs
+
+WORLDS, CHANGES = 10, 10
+SPORTS = itertools.cycle(range(20000, 60000))
+HOWS: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
+Pairs = set[tuple[str, int, int, int | None]]
+"""(client, address, protocol, port)"""
+
+
+class Predicting:
+    """Stands in front of `Fabric.apply`: asks what would happen, lets it happen, and keeps both."""
+
+    def __init__(self, prober: Prober) -> None:
+        self.prober, self.fabric = prober, prober.fabric
+        self.apply = prober.fabric.apply
+        self.found: WhatIf | None = None
+        self.commands: dict[int, Counter[object]] = {}
+        self.cut: set[object] = set()
+
+    def __call__(self, changes: Iterable[o.Change]) -> None:
+        fabric, changes = self.fabric, list(changes)
+        fabric.forget()
+        nodes = {node.switch.datapath_id: node for node in fabric.nodes.values()}
+        listed = {number: node.switch.conntrack.listed(fabric.clock.now) for number, node in nodes.items()}
+        programs = {number: node.program for number, node in nodes.items()}
+        self.found = what_if(fabric.model, changes, programs, listed, fabric.clock.now)
+        check_programs(fabric)
+        before = len(fabric.commands)
+        self.apply(changes)
+        said = fabric.commands[before:]
+        self.commands = {n: Counter(repr(c) for host, c in said if host == node.name) for n, node in nodes.items()}
+        self.cut = set(fabric.forget())
+
+
+def measured(prober: Prober) -> Pairs:
+    """Who reaches whom, found out with packets."""
+    found: Pairs = set()
+    for client, address in prober.pairs():
+        source = client.own(address)
+        for protocol, port in HOWS if source is not None else ():
+            session = open_session(
+                prober.fabric, pod_object(client), source or 0, address, protocol, next(SPORTS), port or 0
+            )
+            if session.server:
+                found.add((client.key, address, protocol, port))
+    return found
+
+
+def pairs_of(prober: Prober, reach: Iterable[Reach]) -> Pairs:
+    """The pairs of pods and addresses that these are."""
+    return {
+        (client.key, int.from_bytes(item.address, "big"), protocol, port)
+        for item in reach
+        for client in prober.clients()
+        if (client.group, client.network) == (item.group, item.network)
+        for protocol, port in HOWS
+        if item.rule in ((EVERYTHING.protocol, None), (protocol, port), (protocol, None))
+    }
+
+
+@pytest.mark.parametrize("datapath", ["netdev", "system"])
+@pytest.mark.parametrize("seed", range(400, 400 + WORLDS))
+def test_what_is_predicted_is_what_is_measured(seed: int, datapath: Datapath) -> None:
+    chooser, prober = build(seed, datapath, hosts=2)
+    changer, predicting = Changer(prober, chooser), Predicting(prober)
+    prober.fabric.apply = predicting  # type: ignore[method-assign]
+    kinds = (changer.add_export, changer.remove_export, changer.edit_export, changer.edit_export,
+             changer.add_service_ip, changer.remove_service_ip)  # fmt: skip
+    before, done = measured(prober), 0
+    while done < CHANGES:
+        change = chooser.choice(kinds)()
+        if change is None:
+            continue
+        done += 1
+        found = predicting.found
+        assert found is not None
+        after = measured(prober)
+        gained, lost = pairs_of(prober, found.gained), pairs_of(prober, found.lost)
+        assert (gained - lost) & after == after - before, change
+        assert (lost - gained) & before == before - after, change
+        assert set().union(*found.cut.values()) == predicting.cut, change
+        assert {n: Counter(map(repr, c)) for n, c in found.commands.items()} == predicting.commands, change
+        before = after
+    check_programs(prober.fabric)
+
+
+def test_what_is_cut_is_said_by_host_with_an_end_on_each(prober: Prober) -> None:
+    items = [opened(prober, client, SIP) for client in ("b/u-1", "b/u-2") for _ in range(4)]
+    predicting = Predicting(prober)
+    prober.fabric.apply = predicting  # type: ignore[method-assign]
+    revoke(prober, "a/s", "b")
+    assert predicting.found is not None
+    ends = {host: len(predicting.found.cut[number]) for host, (number, _) in HOSTS.items()}
+    place = {key: pod.host for key, pod in prober.world.pods.items()}
+    assert ends == {host: sum(host in (place[i.client], place[i.server]) for i in items) for host in HOSTS}
+    assert len(predicting.cut) == len(items)
