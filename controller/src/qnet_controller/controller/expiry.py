@@ -43,7 +43,7 @@ class Expiry:
 
     def _expire(self) -> None:
         now = time.time()
-        ended = [e for e in self._model.exports.values() if e.expires and self._until < e.expires <= now]
+        ended = [e for e in self._model.ending.values() if e.expires and self._until < e.expires <= now]
         if ended:
             LOG.info("exports have expired: %s", ", ".join(sorted(export.key for export in ended)))
         drained, touched = self._model.end_drains(now)

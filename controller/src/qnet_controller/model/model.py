@@ -71,6 +71,7 @@ class Model:
         self.guests: dict[str, Guest] = {}
         self.spaces: dict[str, Network] = {}
         self.passages = Passages()
+        self.ending: dict[str, Export] = {}
         self.pod_by_port: dict[str, Pod] = {}
         self.pods_of: dict[str, set[str]] = defaultdict(set)
         self.service_ips_of: dict[str, set[str]] = defaultdict(set)
@@ -185,6 +186,8 @@ class Model:
             case Export():
                 self.exports_of[item.service].add(item.key)
                 self.exports_to[item.to_group].add(item.key)
+                if item.expires is not None:
+                    self.ending[item.key] = item
 
     def _unindex(self, item: Object) -> None:
         match item:
@@ -214,6 +217,7 @@ class Model:
             case Export():
                 _discard(self.exports_of, item.service, item.key)
                 _discard(self.exports_to, item.to_group, item.key)
+                self.ending.pop(item.key, None)
 
     def _open_passage(self, found: Passage) -> None:
         self.passages.add(found)
@@ -312,13 +316,13 @@ class Model:
 
     def next_expiry(self, now: float) -> float | None:
         """The next time (Unix seconds) after `now` at which an export ends, or a drain whose end has not been said."""
-        exports = (e.expires for e in self.exports.values() if e.expires is not None and e.expires > now)
+        exports = (e.expires for e in self.ending.values() if e.expires is not None and e.expires > now)
         drains = (pod.drain_until for key, pod in self._draining.items() if key not in self._drained)
         return min((end for end in (*exports, *drains) if end is not None), default=None)
 
     def expired(self, since: float, now: float) -> Touches:
         """What is touched by exports that ended after `since` and up to `now`."""
-        ended = (e for e in self.exports.values() if e.expires is not None and since < e.expires <= now)
+        ended = (e for e in self.ending.values() if e.expires is not None and since < e.expires <= now)
         return frozenset().union(*(self._export_touches(export) for export in ended))
 
     def end_drains(self, now: float) -> tuple[list[Pod], Touches]:
@@ -472,7 +476,7 @@ def copied(value: Any) -> Any:
             if isinstance(inner, dict | set | list):
                 twin[key] = inner.copy()
         return twin
-    return value.copy() if isinstance(value, set | list) else value
+    return value.copy() if isinstance(value, set | list | Passages) else value
 
 
 def _drop(index: dict[_K, _V], key: _K, item: object) -> None:

@@ -43,6 +43,12 @@ class Passages:
         self._known: dict[tuple[str, str], Passage] = {}
         self._by_space: dict[str, Passage] = {}
 
+    def copy(self) -> Passages:
+        """The same passages, which come and go on their own."""
+        twin = Passages()
+        twin._known, twin._by_space = dict(self._known), dict(self._by_space)
+        return twin
+
     def add(self, found: Passage) -> None:
         """There is this passage now."""
         self._known[found.guest, found.home] = found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..decide.decide import Kind, Origin, Question, decide
 from ..model.model import Model, Touches
-from ..model.objects import Address, Change, PortRule
+from ..model.objects import Address, Change, Pod, PortRule, ServiceIP
 from .connections import Connection, Ends, cut
 from .messages import Command
 from .program import SwitchProgram
@@ -72,7 +72,7 @@ def reach(model: Model, before: Model, after: Model, touched: Touches, now: floa
     found: set[Reach] = set()
     for network, address in _addresses(before, after, touched):
         owner = model.owner.get((network, address))
-        if owner is None:
+        if not isinstance(owner, Pod | ServiceIP):  # nobody's, or where callers from another network are seen
             continue
         group = owner.service.partition("/")[0]
         users = {model.exports[key].to_group for key in model.exports_of.get(owner.service, ())} | {group}
