@@ -105,7 +105,7 @@ ICMPV6 = (IPV6, (f.IP_PROTO, 58))
 SOLICITATION, ADVERTISEMENT = ((*ICMPV6, (f.ICMPV6_TYPE, kind), (f.ICMPV6_CODE, 0)) for kind in (135, 136))
 TRACKED = (f.CT_STATE, f.CT_NEW, f.CT_NEW)
 PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
-    **dict.fromkeys(("ip_proto", "ipv4_src", "ipv4_dst"), (IP,)),
+    **dict.fromkeys(("ip_proto", "ip_frag", "ipv4_src", "ipv4_dst"), (IP,)),
     **dict.fromkeys(("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"), (ARP,)),
     **dict.fromkeys(("tcp_src", "tcp_dst"), (IP, (f.IP_PROTO, 6))),
     **dict.fromkeys(("udp_src", "udp_dst"), (IP, (f.IP_PROTO, 17))),
@@ -120,8 +120,8 @@ PREREQUISITES: dict[str, tuple[tuple[Field, ...] | tuple[object, ...], ...]] = {
     "ct_ipv6_dst": (IPV6, TRACKED),
 }
 EXACT_ONLY = {"in_port", "eth_type", "ip_proto", "arp_op", "ct_zone", "ct_proto", "icmpv6_type", "icmpv6_code",
-              "nd_reserved", "nd_options_type", "icmpv4_type"}  # fmt: skip
-LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00}
+              "nd_reserved", "nd_options_type", "icmpv4_type", "ip_frag"}  # fmt: skip
+LARGEST = {"arp_op": 0xFF, "in_port": 0xFE00, "ip_frag": 3}
 
 
 @st.composite
