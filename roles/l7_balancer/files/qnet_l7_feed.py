@@ -62,7 +62,9 @@ def picture(
     group: str, services: Iterable[str], tables: Mapping[str, Iterable[Any]], now: float
 ) -> tuple[dict[str, Any], float | None]:
     """What nginx is told, and when it changes by itself (an export expires), in seconds since the epoch."""
-    wanted = {name: {"direct": name.split("/")[0] == group, "ports": [], "pods": []} for name in services}
+    wanted: dict[str, dict[str, Any]] = {
+        name: {"direct": name.split("/")[0] == group, "ports": [], "pods": []} for name in services
+    }
     ends: list[int] = []
     for export in tables["Export"]:
         name = _service(export.service)
