@@ -7,6 +7,7 @@ that nobody uses ends like any other when it has been idle.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from ..decide.decide import Origin
@@ -27,18 +28,21 @@ def newcomers(model: Model, datapath_id: int, program: SwitchProgram, touched: T
 
 def pairs(model: Model, pods: Iterable[Pod], programs: Mapping[int, SwitchProgram]) -> list[Pair]:
     """The pairs that siblings of these pods use on the switches of `programs` (by datapath id), in a stable order."""
-    found: set[Pair] = set()
+    # What is wanted of a switch is gathered first: its demands are looked through once, however many pods have come.
+    wanted: dict[int, set[tuple[int, int]]] = defaultdict(set)
     for pod in pods:
         group, network = model.groups.get(pod.group), model.networks.get(pod.network)
         if group is None or network is None:
             continue
         siblings = (model.location(model.pods[key]) for key in model.pods_of.get(pod.service, ()) if key != pod.key)
-        for datapath_id in {location.datapath_id for location in siblings if location is not None}:
-            used = programs[datapath_id].demands if datapath_id in programs else ()
-            found.update(
-                item
-                for item in used
-                if isinstance(item, Pair)
-                and (item.origin, item.vni, item.group) == (Origin.POD, network.vni, group.number)
-            )
+        for location in siblings:
+            if location is not None and location.datapath_id in programs:
+                wanted[location.datapath_id].add((network.vni, group.number))
+    found: set[Pair] = set()
+    for datapath_id, askers in wanted.items():
+        found.update(
+            item
+            for item in programs[datapath_id].demands
+            if isinstance(item, Pair) and item.origin is Origin.POD and (item.vni, item.group) in askers
+        )
     return sorted(found)[:MOST_PAIRS]
