@@ -26,6 +26,15 @@ def test_streams_of_every_kind_end_with_their_export_and_the_receipt_counts_them
         revoked = {number for number in before if number < BYSTANDERS_FROM}
         assert {streams.case(number, before[number]) for number in revoked} == ALL
 
+        # What would happen, and that nothing happens by asking.
+        asked = {"_ansible_check_mode": True, "_ansible_diff": True}
+        would = fleet.module("qnet_export", service="a/s", to="b", state="absent", **asked)["what_if"]
+        assert would["gained"] == []
+        assert {(item["group"], item["target"], item["ports"]) for item in would["lost"]} == {
+            ("b", target, "all") for target in ("a/s-1", "a/s-2", "a/s:main")
+        }
+        assert would["connections_ended"] == len(revoked)
+
         gone = fleet.module("qnet_export", service="a/s", to="b", state="absent", wait=True)
         receipt = gone["receipt"]
         time.sleep(QUIET_SECONDS)
@@ -35,6 +44,9 @@ def test_streams_of_every_kind_end_with_their_export_and_the_receipt_counts_them
 
         # The receipt: every switch, every stream, no other.
         assert gone["changed"]
+        assert receipt["ended"] == would["ended"]
+        predicted = {part["host"]: (part["flows_added"], part["flows_removed"]) for part in would["hosts"]}
+        assert predicted == {part["host"]: (part["flows_added"], part["flows_removed"]) for part in receipt["hosts"]}
         assert receipt["generation"] == gone["generation"]
         assert receipt["confirmed"]
         assert receipt["pending"] == []

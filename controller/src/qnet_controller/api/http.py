@@ -20,7 +20,8 @@ from ..controller.controller import Controller
 from ..controller.switch import Switch
 from ..controller.trace import Unknown
 from ..openflow.events import Refused, SessionClosed
-from . import receipt
+from ..ovsdb.rows import MalformedRow
+from . import receipt, what_if
 from .others import Others, controllers_only
 
 CONTROLLER = web.AppKey("controller", Controller)
@@ -37,6 +38,8 @@ async def _say_what_is_wrong(request: web.Request, handler: Any) -> web.StreamRe
         response: web.StreamResponse = await handler(request)
     except Unknown as error:
         return _json({"error": str(error)}, 404)
+    except MalformedRow as error:
+        return _json({"error": str(error)}, 400)
     except (Refused, SessionClosed) as error:
         return _json({"error": f"the switch did not answer: {error}"}, 502)
     return response
@@ -147,6 +150,16 @@ async def _own_receipt(request: web.Request) -> web.Response:
     return _json(await receipt.own(request.app[CONTROLLER], asked["generation"], asked["seconds"]))
 
 
+async def _what_if(request: web.Request) -> web.Response:
+    """/v1/what-if: what changes would do, `{"changes": [{"table": …, "key": …, "row": {…} or null}]}`."""
+    return _json(await what_if.whole(request.app[CONTROLLER], request.app[OTHERS], await request.json()))
+
+
+async def _own_what_if(request: web.Request) -> web.Response:
+    """Asked by other controllers: what changes would do at our switches."""
+    return _json(await what_if.own(request.app[CONTROLLER], await request.json()))
+
+
 def application(controller: Controller) -> web.Application:
     """The routes."""
     app = web.Application(middlewares=[controllers_only(controller.config), _say_what_is_wrong])
@@ -163,6 +176,8 @@ def application(controller: Controller) -> web.Application:
     app.router.add_post("/v1/verify", _verify)
     app.router.add_get("/v1/receipt", _receipt)
     app.router.add_post("/v1/receipt/own", _own_receipt)
+    app.router.add_post("/v1/what-if", _what_if)
+    app.router.add_post("/v1/what-if/own", _own_what_if)
     return app
 
 

@@ -22,7 +22,7 @@ from ..config import Config
 from ..model.model import Model
 from ..model.objects import Change, Export, Pod
 from ..openflow.events import CommitFailed, SessionClosed
-from ..pipeline.connections import Ends, concerned, cut, groups_of, zones
+from ..pipeline.connections import Connection, Ends, concerned, cut, groups_of, zones
 from ..pipeline.messages import AddFlow, Commands, DeleteFlow, DeleteGroup, PutGroup
 from . import conntrack, names
 from .peers import client_context
@@ -184,9 +184,7 @@ class Receipts:
 
     async def _cut(self, turn: Turn, switch: Switch, where: list[int]) -> frozenset[Ends]:
         """End the connections in these zones that nothing allows any more; returns those that were open."""
-        self._context = self._context or client_context(self._config.pki)
-        async with self._asking:
-            found = await conntrack.read(switch.session.address.rpartition(":")[0], switch.host, self._context, where)
+        found = await self.read(switch, where)
         turn.read(switch.host)
         # A connection has an entry at both of its ends: count them all before any is forgotten.
         with contextlib.suppress(TimeoutError):
@@ -201,6 +199,16 @@ class Receipts:
         await asyncio.gather(*ends)
         LOG.info("%s: ended %d connections of %d looked at", switch.host, len(over.open), len(found))
         return over.open
+
+    async def read(self, switch: Switch, where: list[int]) -> list[Connection]:
+        """The connections in these zones of a switch.
+
+        Raises:
+            conntrack.Unreadable: its host does not say.
+        """
+        self._context = self._context or client_context(self._config.pki)
+        async with self._asking:
+            return await conntrack.read(switch.session.address.rpartition(":")[0], switch.host, self._context, where)
 
     # -- what is said of it ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan, _receipt
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _parse, _plan, _receipt, _what_if
 
 _PROBLEMS_SHOWN = 50
 
@@ -149,9 +149,24 @@ def converge(module: AnsibleModule, planner: _ovsdb.Planner) -> tuple[_ovsdb.Out
         "plan": plan.steps(),
         "generation": outcome.generation,
     }
-    if module.params["wait"] and not module.check_mode:
+    if module.check_mode:
+        _predict(module, plan, result)
+    elif module.params["wait"]:
         _wait(module, result, began)
     return outcome, result
+
+
+def _predict(module: AnsibleModule, plan: _plan.Plan, result: dict[str, t.Any]) -> None:
+    """Say in check mode with diff what the change would mean, as far as a controller can be asked here."""
+    if not module._diff or not plan.changed:
+        return
+    try:
+        found = _what_if.ask(module.params["controller_api"], plan)
+    except (OSError, ValueError):
+        result["what_if"] = None
+        return
+    result["what_if"] = found
+    result["diff"] = [result["diff"], {"prepared": _what_if.text(found)}]
 
 
 def _wait(module: AnsibleModule, result: dict[str, t.Any], began: float) -> None:

@@ -173,6 +173,32 @@ generation:
   returned: success
   type: int
   sample: 42
+what_if:
+  description:
+    - What the change would do, as the controllers predict it from the pods, packets and connections of the moment.
+      RV(what_if.gained) and RV(what_if.lost) say which group reaches which pod or Service IP, with which ports.
+    - Null when no controller answers at O(controller_api).
+  returned: in check mode with diff, when there is something to change
+  type: dict
+  sample:
+    connections_ended: 1
+    ended:
+      - tcp entry/web-1 10.10.0.4:40000 -> alice/resize-1 10.10.0.2:80 in prod
+    gained: []
+    hosts:
+      - connections: 1
+        flows_added: 0
+        flows_removed: 6
+        groups_changed: 0
+        host: h1
+        problem: null
+    lost:
+      - address: 10.96.0.10
+        group: entry
+        network: prod
+        ports: tcp/80
+        target: "alice/resize:main"
+    unknown: []
 receipt:
   description:
     - What the change has done, as the switches have confirmed it. Null when nothing was changed.
