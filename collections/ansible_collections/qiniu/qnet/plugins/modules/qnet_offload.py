@@ -57,7 +57,7 @@ options:
       program:
         description: Path of C(qnet-offload-probe) on the host.
         type: path
-        default: /usr/local/libexec/qnet-offload-probe
+        default: /usr/local/sbin/qnet-offload-probe
       local:
         description: The address of this host as a tunnel end point.
         type: str
@@ -161,7 +161,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _offload, _offlo
 
 Options = dict[str, t.Any]
 PROBE: Options = {
-    "program": {"type": "path", "default": "/usr/local/libexec/qnet-offload-probe"},
+    "program": {"type": "path", "default": "/usr/local/sbin/qnet-offload-probe"},
     "local": {"type": "str", "required": True},
     "remote": {"type": "str", "required": True},
     "number": {"type": "int", "required": True},
