@@ -35,8 +35,8 @@ from .test_simulated import HOSTS, build, check_programs
 from .tracing import Mirror, Trace
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
-WORLDS, STEPS, PORTS = int(os.environ.get("QNET_ORACLE_WORLDS", "300")), 5, 40
-CONVERSATIONS = 4
+WORLDS, STEPS, PORTS = int(os.environ.get("QNET_ORACLE_WORLDS", "300")), 3, 40
+CONVERSATIONS = 3
 DATAPATHS: tuple[Datapath, Datapath] = ("netdev", "system")
 BATCHES = 10
 
@@ -110,7 +110,7 @@ def replay(prober: Prober, chooser: random.Random, order: list[World]) -> int:
         go_to(prober, state)
         pairs = list(prober.pairs())
         if number < len(order):
-            pairs = chooser.sample(pairs, len(pairs) // 4)
+            pairs = chooser.sample(pairs, len(pairs) // 10)
         for client, address in pairs:
             prober.first(client, address, *chooser.choice(PROBES))
         count += len(pairs)
