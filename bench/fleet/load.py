@@ -108,5 +108,12 @@ class Learning:
 
     def take(self, count: int) -> tuple[list[bytes], list[Asked]]:
         """The next packet-ins, and what they ask."""
-        made = [self._packet(*self._chance.sample(self._macs, 2)) for _ in range(count)]
+        made = [self._packet(*self._ends()) for _ in range(count)]
         return [packet for packet, _ in made], [asked for _, asked in made]
+
+    def _ends(self) -> tuple[bytes, bytes]:
+        """Two MACs behind different ports: what stays behind one is dropped, not sent back."""
+        while True:
+            source, target = self._chance.sample(self._macs, 2)
+            if self.port_of[source] != self.port_of[target]:
+                return source, target
