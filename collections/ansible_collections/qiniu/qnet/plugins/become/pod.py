@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 name: pod
 short_description: Run tasks inside of a pod
 version_added: 0.1.0
-author: qnet authors
+author:
+  - qnet contributors (@qnet)
 description:
   - Enters the network namespace of a pod on its host, as root of that host. The file system is the host's.
   - The inventory plugin P(qiniu.qnet.pods#inventory) sets all that it needs.

@@ -47,7 +47,7 @@ author:
 options:
   wait:
     description:
-      - Wait until every switch has confirmed that it holds what the database says, and return the RV(receipt) of the
+      - Wait until every switch has confirmed that it holds what the database says, and return the C(receipt) of the
         change.
       - The module fails when a host does not confirm in time. The change is in the database then, and takes effect on
         that host as soon as it is connected to a controller.

@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 name: pods
 short_description: Pods as hosts of the inventory
 version_added: 0.1.0
-author: qnet authors
+author:
+  - qnet contributors (@qnet)
 description:
   - Adds every pod that C(qnet_tenants) asks for as a host. Tasks on it run inside of the pod; Ansible comes in by way
     of the host that the pod is placed on, with that host's connection variables.
@@ -102,7 +103,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
             raise AnsibleParserError(
                 f"{where}, which is no host of the sources before this one; add it or place it elsewhere"
             )
-        group, _, own = pod["name"].partition("/")
+        group, dummy, own = pod["name"].partition("/")
         name = f"{group}.{own}"
         inventory.add_host(name)
         variables: dict[str, Any] = {}

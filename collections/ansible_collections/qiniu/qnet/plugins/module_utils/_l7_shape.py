@@ -73,7 +73,7 @@ def mapping(description: str, keys: str, values: Shape, nginx: str = "") -> Shap
     }
 
 
-def group(description: str, required: str = "", /, **properties: Shape) -> Shape:
+def group(description: str, needed: str = "", /, **properties: Shape) -> Shape:
     """An object with these keys and no others."""
     found: Shape = {
         "description": description,
@@ -81,12 +81,12 @@ def group(description: str, required: str = "", /, **properties: Shape) -> Shape
         "additionalProperties": False,
         "properties": properties,
     }
-    if required:
-        found["required"] = required.split()
+    if needed:
+        found["required"] = needed.split()
     return found
 
 
-Path = tuple[str | int, ...]
+Path: t.TypeAlias = "tuple[str | int, ...]"
 
 _KINDS: dict[str, tuple[t.Any, str]] = {
     "string": (str, "a text"),

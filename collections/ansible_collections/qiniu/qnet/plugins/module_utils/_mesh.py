@@ -105,7 +105,7 @@ def path_mtu(echo: Echo, largest: int, timeout: float) -> int | None:
     """The largest packet that is answered, up to `largest`; None when not even a small one is."""
 
     def passes(size: int) -> bool:
-        return any(echo.ask(size, timeout) is not None for _ in range(2))
+        return any(echo.ask(size, timeout) is not None for dummy in range(2))
 
     if passes(largest):
         return largest
@@ -123,9 +123,9 @@ def measure(way: Way, local: str, mtu: int, count: int, timeout: float) -> None:
     echo = Echo(way.address, local)
     try:
         # The first packet may wait for a neighbour to be found, or for a busy switch; that is no loss yet.
-        any(echo.ask(64, FIRST_SECONDS) is not None for _ in range(FIRST_ATTEMPTS))
+        any(echo.ask(64, FIRST_SECONDS) is not None for dummy in range(FIRST_ATTEMPTS))
         times = []
-        for _ in range(count):
+        for dummy in range(count):
             way.sent += 1
             taken = echo.ask(64, timeout)
             if taken is not None:
@@ -150,7 +150,7 @@ def call(name: str, address: str, local: str, times: int = 5) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
         sender.bind((local, 0))
-        for _ in range(times):
+        for dummy in range(times):
             with contextlib.suppress(OSError):
                 sender.sendto(frame(name), (address, PORT))
             time.sleep(0.1)

@@ -210,7 +210,7 @@ what_if:
 receipt:
   description:
     - What the change has done, as the switches have confirmed it. Null when nothing was changed.
-    - RV(receipt.connections_ended) counts every connection once. A host counts those that had an end there, so a
+    - C(connections_ended) counts every connection once. A host counts those that had an end there, so a
       connection between two hosts is counted on both. Null means that a host could not say which connections it had.
   returned: with O(wait=true), not in check mode
   type: dict

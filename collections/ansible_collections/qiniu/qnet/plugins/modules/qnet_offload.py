@@ -25,7 +25,8 @@ requirements:
 attributes:
   check_mode:
     support: partial
-    description: Nothing is tried, so a level that would not pass is not noticed.
+    description: Can run in check mode and return what it would without.
+    details: Nothing is tried, so a level that would not pass is not noticed.
   diff_mode:
     support: full
     description: Shows the features before and after.

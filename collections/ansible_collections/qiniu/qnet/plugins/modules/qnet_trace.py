@@ -47,7 +47,8 @@ attributes:
   idempotent:
     description: Running it again changes nothing.
     support: full
-author: qnet contributors
+author:
+  - qnet contributors (@qnet)
 seealso:
   - module: qiniu.qnet.qnet_probe
   - module: qiniu.qnet.qnet_verify

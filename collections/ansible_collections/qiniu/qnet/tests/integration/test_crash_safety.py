@@ -103,7 +103,7 @@ def test_a_killed_change_of_intent_is_all_or_nothing(run: Runner, database: Inte
     run("qnet_tenant", **TREE)
     longest = duration(lambda: run("qnet_tenant", **TREE))
     interrupted = now = 0
-    for _ in range(KILLS):
+    for dummy in range(KILLS):
         goal = 1 - now
         wish = wishes[goal]
         interrupted += kill_at(partial(run.start, "qnet_tenant", **wish), chooser.uniform(0, longest * 1.2))
@@ -154,7 +154,7 @@ def test_a_killed_attachment_is_finished_by_the_next_run_and_nobody_notices(site
         "ip", "netns", "exec", "g.s-1", "ping", "-i", "0.01", "-W", "1", "10.10.255.1", stdout=subprocess.PIPE
     )
     interrupted, there = 0, True
-    for _ in range(KILLS):
+    for dummy in range(KILLS):
         there = not there
         wish = wishes[there]
         begin = partial(site.host.start_module, "qnet_pod", False, database=[site.remote], mtu=1400, **wish)
@@ -163,6 +163,6 @@ def test_a_killed_attachment_is_finished_by_the_next_run_and_nobody_notices(site
         assert state_of(site) == states[there]
         assert not good(site.pods(**wish))["changed"]
     ping.send_signal(2)
-    output, _ = ping.communicate(timeout=10)
+    output = ping.communicate(timeout=10)[0]
     assert " 0% packet loss" in output, output[-300:]
     assert interrupted > KILLS / 3, "most runs had ended before they were killed"

@@ -48,7 +48,13 @@ class Inventory:
             "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
         return subprocess.run(
-            [program, *sources], cwd=self.directory, capture_output=True, text=True, timeout=60, env=environment
+            [program, *sources],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment,
+            check=False,
         )
 
 
