@@ -35,6 +35,11 @@ def test_streams_of_every_kind_end_with_their_export_and_the_receipt_counts_them
         }
         assert would["connections_ended"] == len(revoked)
 
+        asked_whole = fleet.module("qnet_what_if", exports=[], purge=True)
+        assert not asked_whole["changed"]
+        assert asked_whole["what_if"]["connections_ended"] > len(revoked)
+        assert "- b reaches a/s:main" in asked_whole["text"]
+
         gone = fleet.module("qnet_export", service="a/s", to="b", state="absent", wait=True)
         receipt = gone["receipt"]
         time.sleep(QUIET_SECONDS)
