@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "controller" / "tests"))
 from bench import report
 
 from policy.live import Fleet
-from policy.revocation import BYSTANDERS_FROM, PROGRAM, Case, Intent, Streams, last_arrivals, settle, world
+from policy.revocation import PROGRAM, Case, Intent, Streams, bystander, last_arrivals, settle, world
 from policy.tenants import ExportPlan
 
 GOAL_MILLISECONDS = 15.0
@@ -36,7 +36,7 @@ class Noticed:
     """What the bystanders noticed between two reports: records that came, records lost, streams reset."""
 
     def __init__(self, first: dict[int, dict[str, list[Any]]], then: dict[int, dict[str, list[Any]]]) -> None:
-        sides = [(side, first[n][name]) for n, s in then.items() if n >= BYSTANDERS_FROM for name, side in s.items()]
+        sides = [(side, first[n][name]) for n, s in then.items() if bystander(n) for name, side in s.items()]
         self.probes = sum(side[2] - old[2] for side, old in sides)
         self.lost = sum(side[3] - old[3] for side, old in sides)
         self.resets = sum(side[4] for side, _ in sides)
@@ -64,7 +64,7 @@ class Round:
         self.figures: dict[Case, float] = defaultdict(float)
         for case, milliseconds in last_arrivals(streams, found, sent_at):
             self.figures[case] = max(self.figures[case], milliseconds)
-        self.streams = sum(number < BYSTANDERS_FROM for number in found)
+        self.streams = sum(not bystander(number) for number in found)
         self.cut = receipt["connections_ended"]
         self.confirmed = receipt["milliseconds"]
         self.quiet, self.beside = Noticed(start, before), Noticed(before, found)

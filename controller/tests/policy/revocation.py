@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import time
@@ -16,9 +17,15 @@ from .tenants import SERVICE_BLOCK, TCP, UDP, ExportPlan, World
 
 PROGRAM = Path(__file__).with_name("streams.py")
 MODES = {1: "client sends", 2: "server sends", 3: "both send"}
-BYSTANDERS_FROM = 10_000
+BYSTANDERS_FROM, ROUND = 10_000, 100_000
+_ROUNDS = itertools.count()
 MOST_TRIES = 20
 SIP, SIP_OF_T = SERVICE_BLOCK + 10, SERVICE_BLOCK + 11
+
+
+def bystander(number: int) -> bool:
+    """Whether a stream is one that nothing is taken from."""
+    return number % ROUND >= BYSTANDERS_FROM
 
 
 class Case(NamedTuple):
@@ -99,12 +106,12 @@ class Streams:
 
     fleet: Fleet
     opened: dict[int, tuple[str, int, int, int]] = field(default_factory=dict)  # address as a text, protocol, mode, ms
-    _next: int = 0
+    _next: int = field(default_factory=lambda: next(_ROUNDS) * ROUND)
 
     def open(self, client: str, wishes: list[tuple[int, int, int, int]], first: int | None = None) -> None:
         """Open streams of a pod: (protocol, address, mode, milliseconds) each; they must open."""
         if first is not None:
-            self._next = first
+            self._next = self._next // ROUND * ROUND + first
         lines = []
         for protocol, address, mode, milliseconds in wishes:
             self._next += 1
@@ -118,7 +125,8 @@ class Streams:
         found: dict[int, dict[str, list[Any]]] = {}
         for pod, agent in self.fleet.agents.items():
             for number, (side, *rest) in agent.say(json.dumps({"report": True})).items():
-                found.setdefault(int(number), {})[side] = [pod, *rest]
+                if int(number) in self.opened:  # not a late record of streams that were closed
+                    found.setdefault(int(number), {})[side] = [pod, *rest]
         return found
 
     def case(self, number: int, sides: dict[str, list[Any]]) -> Case:
@@ -153,7 +161,6 @@ class Streams:
         for agent in self.fleet.agents.values():
             agent.say(json.dumps({"close": True}))
         self.opened.clear()
-        self._next = 0
 
 
 def settle(streams: Streams, seconds: float = 10.0) -> dict[int, dict[str, list[Any]]]:
@@ -178,6 +185,6 @@ def last_arrivals(
 ) -> Iterator[tuple[Case, float]]:
     """How long after `since`, in milliseconds, the last record of each revoked stream arrived at either end."""
     for number, sides in found.items():
-        if number < BYSTANDERS_FROM:
+        if not bystander(number):
             last = max(side[1] for side in sides.values())
             yield streams.case(number, sides), max(0.0, last - since) * 1000

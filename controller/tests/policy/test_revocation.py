@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .live import Fleet
-from .revocation import ALL, BYSTANDERS_FROM, PROGRAM, Streams, settle, world
+from .revocation import ALL, PROGRAM, Streams, bystander, settle, world
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 QUIET_SECONDS = 1.5
@@ -23,7 +23,7 @@ def test_streams_of_every_kind_end_with_their_export_and_the_receipt_counts_them
         streams.revocable(TICK_MILLISECONDS)
         streams.bystanders(BYSTANDERS, TICK_MILLISECONDS)
         before = settle(streams)
-        revoked = {number for number in before if number < BYSTANDERS_FROM}
+        revoked = {number for number in before if not bystander(number)}
         assert {streams.case(number, before[number]) for number in revoked} == ALL
 
         # What would happen, and that nothing happens by asking.
