@@ -109,6 +109,16 @@ def test_a_lost_switch_takes_its_pods_out_of_rotation_but_not_off_the_map() -> N
     assert model.in_rotation(POD)
 
 
+def test_a_pod_that_cannot_be_checked_is_balanced_over_as_if_no_check_were_declared() -> None:
+    model = build()
+    model.apply([o.Service("s", "a", "red", o.HealthCheck("icmp"))])
+    model.port_seen(1, 5, "qnp", True)
+    assert not model.in_rotation(POD), "it has not passed yet"
+    only_ipv6 = o.Pod("p", "a/s", "red", POD.mac, "qnp", (bytes(15) + b"\1",))
+    model.apply([only_ipv6])
+    assert model.in_rotation(only_ipv6)
+
+
 def test_ports_that_went_while_a_switch_was_away_are_gone() -> None:
     model = build()
     model.port_seen(1, 5, "qnp", True)

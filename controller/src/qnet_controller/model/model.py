@@ -428,8 +428,9 @@ class Model:
         )
 
     def _checked(self, pod: Pod) -> bool:
+        # Checks are sent over IPv4. A pod without it cannot pass, so it is balanced over as if none were declared.
         service = self.services.get(pod.service)
-        return service is not None and service.health is not None
+        return service is not None and service.health is not None and any(len(a) == 4 for a in pod.addresses)
 
     def backends(self, service: str) -> Backends:
         """The pods that new connections to a service are balanced over.
