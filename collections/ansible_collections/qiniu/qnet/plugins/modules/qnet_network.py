@@ -176,7 +176,7 @@ generation:
 what_if:
   description:
     - What the change would do, as the controllers predict it from the pods, packets and connections of the moment.
-      RV(what_if.gained) and RV(what_if.lost) say which group reaches which pod or Service IP, with which ports.
+      C(gained) and C(lost) say which group reaches which pod or Service IP, with which ports.
     - Null when no controller answers at O(controller_api).
   returned: in check mode with diff, when there is something to change
   type: dict

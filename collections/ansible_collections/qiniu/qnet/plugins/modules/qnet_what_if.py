@@ -299,7 +299,7 @@ text:
 what_if:
   description:
     - What the change would do, as the controllers predict it from the pods, packets and connections of the moment.
-      RV(what_if.gained) and RV(what_if.lost) say which group reaches which pod or Service IP, with which ports.
+      C(gained) and C(lost) say which group reaches which pod or Service IP, with which ports.
   returned: success
   type: dict
   sample:
