@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP server whose open connection moves to another host, as live migration does it (TCP_REPAIR, tcp(7)).
+"""A TCP server whose open connections move to another host, as live migration does it (TCP_REPAIR, tcp(7)).
 
-`serve` echoes one connection until told to freeze; it then prints the connection's state as JSON and goes away without
-a packet. `resume` makes the same connection again from that state, elsewhere, and goes on echoing.
+`serve` echoes one connection on each of its ports until told to freeze; it then prints the connections' states as JSON
+and goes away without a packet. `resume` makes the same connections again from those, elsewhere, and goes on echoing.
 """
 
 from __future__ import annotations
@@ -50,11 +50,18 @@ def queued(connection: socket.socket, request: int) -> int:
     return int.from_bytes(fcntl.ioctl(connection, request, b"\0" * 4), sys.byteorder)
 
 
-def freeze(connection: socket.socket, device: str) -> dict[str, Any]:
-    """Take the state of a connection, with its network device down: nobody may answer the peer in the meantime."""
-    while queued(connection, SIOCOUTQ):
+def settle(connections: list[socket.socket], device: str) -> None:
+    """Take the network device down in a moment when the peers have acknowledged all that was sent.
+
+    From then on nobody answers them, until the connections are elsewhere.
+    """
+    while any(queued(connection, SIOCOUTQ) for connection in connections):
         time.sleep(0.001)
     subprocess.run(["ip", "link", "set", device, "down"], check=True)
+
+
+def freeze(connection: socket.socket) -> dict[str, Any]:
+    """Take the state of a connection that has nothing left to send."""
     unread = connection.recv(65536, socket.MSG_DONTWAIT) if queued(connection, termios.FIONREAD) else b""
     set_option(connection, TCP_REPAIR, 1)
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
@@ -100,38 +107,44 @@ def thaw(state: dict[str, Any]) -> socket.socket:
     return connection
 
 
-def echo(connection: socket.socket, seconds: float) -> bool:
-    """Send back what comes until the peer closes (False), or a line on standard input (True), or the time is over."""
+def echo(connections: list[socket.socket], seconds: float) -> bool:
+    """Send back what comes until a peer closes (False), or a line on standard input (True), or the time is over."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        readable, _, _ = select.select([connection, sys.stdin], [], [], left)
-        if connection in readable:
+        readable, _, _ = select.select([*connections, sys.stdin], [], [], left)
+        if sys.stdin in readable:
+            return True
+        for connection in (one for one in connections if one in readable):
             data = connection.recv(4096)
             if not data:
                 return False
             connection.sendall(data)
-        elif readable:
-            return True
     return False
 
 
 def main(verb: str, *rest: str) -> None:
-    """Entry point: `movable.py serve NAME PORT DEVICE SECONDS` or `movable.py resume STATE SECONDS`."""
+    """Entry point: `movable.py serve NAME PORT,… DEVICE SECONDS` or `movable.py resume STATES SECONDS`."""
     if verb == "serve":
-        name, port, device, seconds = rest[0], int(rest[1]), rest[2], float(rest[3])
-        with socket.create_server(("0.0.0.0", port)) as server:
-            server.settimeout(seconds)
-            print("ready", flush=True)
-            connection, peer = server.accept()
-        connection.sendall(f"{name} {peer[0]} {peer[1]}\n".encode())
-        if echo(connection, seconds):
-            print(json.dumps(freeze(connection, device)), flush=True)
-    else:
-        state = json.loads(rest[0])
-        connection = thaw(state)
+        name, device, seconds = rest[0], rest[2], float(rest[3])
+        servers = [socket.create_server(("0.0.0.0", int(port))) for port in rest[1].split(",")]
         print("ready", flush=True)
-        connection.sendall(state["unread"].encode())
-        echo(connection, float(rest[1]))
+        connections = []
+        for server in servers:
+            server.settimeout(seconds)
+            connection, peer = server.accept()
+            connection.sendall(f"{name} {peer[0]} {peer[1]}\n".encode())
+            connections.append(connection)
+            server.close()
+        if echo(connections, seconds):
+            settle(connections, device)
+            print(json.dumps([freeze(connection) for connection in connections]), flush=True)
+    else:
+        states = json.loads(rest[0])
+        connections = [thaw(state) for state in states]
+        print("ready", flush=True)
+        for connection, state in zip(connections, states, strict=True):
+            connection.sendall(state["unread"].encode())
+        echo(connections, float(rest[1]))
 
 
 if __name__ == "__main__":

@@ -71,24 +71,20 @@ def test_open_connections_follow_a_moved_pod(fop: Fleet, pods: dict[str, Pod], t
     target = next(host for host in fop.groups["switches"] if host != pod.host)
     ports = {5000: pod.address, 5001: IMAGE_IP}
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(fop.running(pod, "movable.py", "serve", pod.name, port, "eth0", SECONDS))
-            for port in ports
-        ]
-        for server in servers:
-            server.wait_until_ready()
+        listening = ",".join(map(str, ports))
+        server = stack.enter_context(fop.running(pod, "movable.py", "serve", pod.name, listening, "eth0", SECONDS))
+        server.wait_until_ready()
         clients = [
             stack.enter_context(fop.running(caller, "probe.py", "hold", address, port, SECONDS, 0.05))
             for port, address in ports.items()
         ]
         for client in clients:
             client.wait_until_ready()
-        states = [server.stop() for server in servers]
+        states = server.stop()
         moved = replace(pod, host=target)
         prepare_namespace(fop, moved, caller)
-        for state in states:
-            resumed = stack.enter_context(fop.running(moved, "movable.py", "resume", json.dumps(state), SECONDS))
-            resumed.wait_until_ready()
+        resumed = stack.enter_context(fop.running(moved, "movable.py", "resume", json.dumps(states), SECONDS))
+        resumed.wait_until_ready()
         fop.play("pods", inventory_with(tmp_path, pod.name, target))
         fop.run(target, "ip", "-n", pod.namespace, "link", "delete", "waiting0")
         assert fop.pods()[pod.name] == moved  # the same address on another host
