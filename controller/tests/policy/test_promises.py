@@ -70,7 +70,7 @@ def test_a_scan_asks_no_more_than_the_meter_lets_through(prober: Prober) -> None
 def test_revoked_export_ends_open_connections_both_ways(
     prober: Prober, client: str, protocol: int, port: int | None
 ) -> None:
-    items = [opened(prober, client, SIP, protocol, port) for _ in range(6)]
+    items = [opened(prober, client, SIP, protocol, port) for _ in range(24)]
     assert {item.server for item in items} == {"a/s-1", "a/s-2"} or protocol == ICMP
     revoke(prober, "a/s", "b")
     for item in items:
@@ -256,6 +256,22 @@ def test_a_moved_pod_may_send_first(prober: Prober, protocol: int, target: str, 
     # Nor does it go on with what has been taken back.
     revoke(prober, "a/s", "b")
     assert not [item for item in items if item.session.backward(pod_object(pod))]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_moved_pod_does_not_get_past_a_service_ip_that_it_may_call(prober: Prober, late: bool) -> None:
+    """b/u is exported to a for its Service IP only; a/s may answer b. Coming to a host opens no way to b's pods."""
+    fabric, pod, other = prober.fabric, prober.world.pods["a/s-2"], prober.world.pods["b/u-2"]
+    assert other.host == "h3"
+    if not late:
+        grant(prober, ExportPlan("b/u", "a"))
+    fabric.move(pod_object(pod), "h2", "h1")
+    pod.host = "h1"
+    if late:
+        grant(prober, ExportPlan("b/u", "a"))
+    for protocol in (TCP, UDP, ICMP):
+        assert prober.probe(pod, other.address, protocol, None if protocol == ICMP else 80) is None
+    opened(prober, pod.key, SIP_OF_B)
 
 
 def test_what_a_moved_pod_needs_ends_when_it_is_not_used(prober: Prober) -> None:

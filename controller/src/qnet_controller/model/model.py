@@ -35,9 +35,9 @@ _V = TypeVar("_V")
 
 Touch = tuple[str, object]
 """What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
-("source", group number) for what pods of the group may do, ("pod", pod key), ("network", network),
-("hosts", "") for any host, ("switch", datapath id) for a port that is no pod's, ("moved", (datapath id, pod key)) for a
-pod that has come to a switch from another one."""
+("imports", group) for what is exported to it, ("source", group number) for what pods of the group may do,
+("pod", pod key), ("network", network), ("hosts", "") for any host, ("switch", datapath id) for a port that is no
+pod's, ("moved", (datapath id, pod key)) for a pod that has come to a switch from another one."""
 
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
@@ -305,7 +305,7 @@ class Model:
         return {("pod", pod.key), ("backends", pod.service)} | places
 
     def _export_touches(self, export: Export) -> set[Touch]:
-        touched: set[Touch] = {("exports", export.service)}
+        touched: set[Touch] = {("exports", export.service), ("imports", export.to_group)}
         # Answers from the exporting group to the importing one depend on the export as well.
         exporter = self.groups.get(export.service.partition("/")[0])
         if exporter:

@@ -3,6 +3,7 @@
 
 The conntrack zone of such a pod is empty, so what it sends first looks like a new connection. It is let out as far as
 answers could be, for as long as it makes use of that; the zone of whom it answers has the word, on the other host.
+That is enough only where nothing is exported to the pod's group.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ def arrival_program(model: Model, datapath_id: int, arrival: Arrival, idle_secon
     location = model.location(pod) if isinstance(pod, Pod) else None
     if network is None or not isinstance(pod, Pod) or location is None or location.datapath_id != datapath_id:
         return None
+    # To whom something is exported, the receiver lets in what might have been balanced: only the sender tells that from
+    # a connection of its own to the pod, and here it could not. Such a pod has to be spoken to first.
+    if model.exports_to.get(pod.group):
+        return None
     program = Program()
+    program.depends |= {("imports", pod.group)}
     program.depends |= {("address", (network.name, arrival.address)), ("network", network.name), ("pod", pod.key)}
     ip = family(arrival.address)
     speaks = match(
