@@ -14,5 +14,6 @@ limits=$(mktemp)
 trap 'rm -f "$limits"' EXIT
 echo 'setuptools<68' >"$limits" # pip before 25.3 looks at the first name, later ones at the second
 export PIP_CONSTRAINT=$limits PIP_BUILD_CONSTRAINT=$limits
-"$python" -m pip --disable-pip-version-check --quiet install --no-deps --target "$directory" --requirement "$pins"
+# --use-pep517: in an environment of its own. Without it, pip before 25.3 builds with the setuptools that is installed here.
+"$python" -m pip --disable-pip-version-check --quiet install --use-pep517 --no-deps --target "$directory" --requirement "$pins"
 touch "$stamp"

@@ -51,7 +51,7 @@ def is_derived(path: pathlib.Path) -> bool:
 
 def pip_wheel(directory: pathlib.Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
     """Run pip wheel; on failure exit with what it said."""
-    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--use-pep517"]
     done = subprocess.run(
         [*argv, "--wheel-dir", str(directory), *arguments],
         capture_output=True, text=True, check=False, env=os.environ | (environment or {}),
