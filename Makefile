@@ -33,10 +33,10 @@ lock: $(VENV_STAMP) ## Pin requirements/*.in into requirements/*.txt again
 	  compile dev.in --output-file dev.txt
 
 # ---------------------------------------------------------------------------------------------------------- checks
-LINTS := ruff mypy imports yaml ansible spelling tree
+LINTS := ruff mypy imports yaml ansible docs spelling tree
 
 .PHONY: lint
-lint: $(addprefix lint-,$(LINTS)) ## Run every check that needs no host (ruff, mypy, import-linter, yamllint, ansible-lint, codespell, check_tree)
+lint: $(addprefix lint-,$(LINTS)) ## Run every check that needs no host (ruff, mypy, import-linter, yamllint, ansible-lint, antsibull-docs, codespell, check_tree)
 
 .PHONY: $(addprefix lint-,$(LINTS))
 lint-ruff: $(VENV_STAMP)
@@ -50,6 +50,8 @@ lint-yaml: $(VENV_STAMP)
 	yamllint --strict .
 lint-ansible: $(VENV_STAMP)
 	ansible-lint --offline
+lint-docs: $(VENV_STAMP)
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self $(COLLECTION)
 lint-spelling: $(VENV_STAMP)
 	git ls-files -z | xargs -0 codespell
 lint-tree:
@@ -134,10 +136,11 @@ demo: ## Lab up, site.yml with the FOP inventory, then show what it does (root, 
 REFERENCE := docs/reference
 
 .PHONY: docs
-docs: $(VENV_STAMP) ## The reference of the collection, from its modules into docs/reference (not kept in git)
+docs: $(VENV_STAMP) ## The reference into docs/reference (not kept in git): plugins, roles, playbooks, variables, command
 	rm -rf $(REFERENCE)
 	install -d -m 0755 $(REFERENCE)
 	antsibull-docs collection --use-current --output-format simplified-rst --dest-dir $(REFERENCE) qiniu.qnet
+	COLUMNS=100 tools/write_reference.py $(REFERENCE)
 
 .PHONY: clean
 clean: ## Take the lab down and remove everything that was made here
