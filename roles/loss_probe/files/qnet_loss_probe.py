@@ -5,7 +5,8 @@
 Usage: qnet-loss-probe PAIRS REPORT
 
 PAIRS is a JSON list of objects with namespace, source, target and address (IPv4 or IPv6). REPORT is written anew every
-second and at the end: a JSON list with source, target, sent, lost and longest_ms, the longest time without an answer.
+second and at the end: a JSON list with source, target, sent, lost, longest_ms, the longest time without an answer, and
+lost_at, the UTC times at which the first ones that were lost had been sent.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 EVERY_SECONDS = 0.02
 LATE_SECONDS = 2.0  # an answer that takes longer is lost
+MOST_TIMES = 8
 CLONE_NEWNET = 0x40000000
 REQUESTS = {socket.AF_INET: 8, socket.AF_INET6: 128}
 REPLIES = {socket.AF_INET: 0, socket.AF_INET6: 129}
@@ -48,6 +50,7 @@ class Pair:
         self.sent = self.lost = self.next = 0
         self.longest = 0.0
         self.waiting: dict[int, float] = {}
+        self.lost_at: list[str] = []
         self.answered_at: float | None = None
         protocol = socket.IPPROTO_ICMPV6 if self.family == socket.AF_INET6 else socket.IPPROTO_ICMP
         descriptor = os.open(f"/run/netns/{about['namespace']}", os.O_RDONLY)
@@ -85,14 +88,16 @@ class Pair:
         """Give up what has waited for too long."""
         late = [sequence for sequence, at in self.waiting.items() if now - at > LATE_SECONDS]
         for sequence in late:
-            del self.waiting[sequence]
+            sent_at = time.time() - (now - self.waiting.pop(sequence))
+            if len(self.lost_at) < MOST_TIMES:
+                self.lost_at.append(time.strftime("%H:%M:%S", time.gmtime(sent_at)) + f"{sent_at % 1:.3f}"[1:])
         self.lost += len(late)
 
     def report(self) -> dict[str, Any]:
         """What has been seen so far."""
         longest = round(max(self.longest - EVERY_SECONDS, 0.0) * 1000)
         return {"source": self.source, "target": self.target, "sent": self.sent, "lost": self.lost,
-                "longest_ms": longest}  # fmt: skip
+                "longest_ms": longest, "lost_at": self.lost_at}  # fmt: skip
 
 
 def write(path: str, pairs: list[Pair]) -> None:

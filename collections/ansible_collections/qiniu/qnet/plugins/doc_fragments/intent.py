@@ -45,6 +45,14 @@ author:
 
     CHANGES = r"""
 options:
+  revision:
+    description:
+      - Number of the revision of the inventory that the change comes from. The database keeps the highest one, written
+        in the transaction of the change; keeping it alone is no change.
+      - A lower one is refused, so that an older checkout, or a play that a newer one has overtaken, changes nothing.
+        V(0) stands for an inventory without revisions and is refused as soon as the intent has one.
+      - Without it the change is made whatever the revision of the intent.
+    type: int
   wait:
     description:
       - Wait until every switch has confirmed that it holds what the database says, and return the C(receipt) of the
@@ -77,6 +85,15 @@ attributes:
     support: full
     description: When run twice in a row outside check mode, with the same arguments, the second invocation
       indicates no change.
+"""
+
+    REVISION = r"""
+options:
+  revision:
+    description:
+      - Number of the revision of the inventory that this comes from, as M(qiniu.qnet.qnet_tenant) has it. One that is
+        lower than that of the intent is refused before anything is changed.
+    type: int
 """
 
     OBJECTS = r"""

@@ -26,6 +26,7 @@ DATABASE_OPTIONS: dict[str, t.Any] = {
 # Options of modules that change the intent.
 CHANGE_OPTIONS: dict[str, t.Any] = {
     **DATABASE_OPTIONS,
+    "revision": {"type": "int"},
     "wait": {"type": "bool", "default": False},
     "wait_seconds": {"type": "int", "default": 30},
     "controller_api": {"type": "str", "default": _receipt.DEFAULT_API},
@@ -124,6 +125,7 @@ def connection_of(module: AnsibleModule) -> _ovsdb.Connection:
         params["certificate"],
         params["ca_certificate"],
         params["timeout_seconds"],
+        params.get("revision"),
     )
 
 

@@ -33,6 +33,9 @@ except ImportError as error:  # reported by the module that needs it, with the p
 DATABASE = "QNet"
 DEFAULT_REMOTE = "unix:/run/qnet-database/qnet.sock"
 
+# The option of QNet_Global that says which revision of the inventory the intent is of.
+REVISION = "revision"
+
 _MAX_REFUSALS = 5
 
 Planner = t.Callable[[_model.State], _plan.Plan]
@@ -51,6 +54,7 @@ class Connection:
     certificate: str | None = None
     ca_certificate: str | None = None
     timeout_seconds: int = 30
+    revision: int | None = None  # of the inventory that the change comes from; 0: of one without, None: not of any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +84,14 @@ def converge(connection: Connection, planner: Planner, check_mode: bool) -> Outc
     """Read, plan, apply in one transaction; again from the start when another writer came in between.
 
     In check mode the transaction is sent to be tried and is then abandoned by the database.
-    Raises DatabaseError, and whatever the planner raises.
+    Raises DatabaseError, IntentRefused for a revision older than that of the intent, and whatever the planner raises.
     """
     with Database(connection) as database:
         while True:
             state, generation = database.read()
+            newer = database.is_newer()
             plan = planner(state)
-            if not plan.changed:
+            if not plan.changed and (check_mode or not newer):
                 return Outcome(plan, plan.after, generation)
             try:
                 return Outcome(plan, plan.after, database.commit(plan, dry_run=check_mode))
@@ -276,6 +281,21 @@ class Database:
     def _generation(self) -> int:
         return next((int(row.generation) for row in self._globals()), 0)
 
+    def is_newer(self) -> bool:
+        """Whether the change is of a newer revision of the inventory than the intent. Raises IntentRefused if older."""
+        given, there = self.connection.revision, int(self._options().get(REVISION, "0"))
+        if given is not None and given < there:
+            raise _model.IntentRefused(
+                [
+                    f"revision: {given} is older than {there}, which the intent is of already; nothing was changed; "
+                    "update this checkout of the inventory, or, to go back on purpose, give it a higher qnet_revision"
+                ]
+            )
+        return given is not None and given > there
+
+    def _options(self) -> dict[str, str]:
+        return next((dict(row.options) for row in self._globals()), {})
+
     # Writing
 
     def commit(self, plan: _plan.Plan, dry_run: bool) -> int:
@@ -289,7 +309,8 @@ class Database:
             "qnet: " + ", ".join(f"{change.action} {change.kind} {change.key}" for change in plan.changes[:20])
         )
         generation = self._generation()
-        self._advance(transaction, generation + 1)
+        following = generation + 1 if plan.changed else generation
+        self._advance(transaction, following)
         try:
             self._rows.write(plan.changes, lambda table: transaction.insert(self.idl.tables[table]))
         except _rows.ValueNotAllowed as refusal:
@@ -303,19 +324,22 @@ class Database:
             self._wait(lambda: transaction.commit() != transaction.INCOMPLETE, "writing the intent")
             status = transaction.commit()
         if status in (transaction.SUCCESS, transaction.UNCHANGED):
-            return generation if dry_run else generation + 1
+            return generation if dry_run else following
         if status in (transaction.TRY_AGAIN, transaction.ABORTED):
             raise _Retry
         self._refused(transaction.get_error())
         raise _Retry
 
     def _advance(self, transaction: t.Any, generation: int) -> None:
-        row = next(iter(self._globals()), None)
+        row, newer, options = next(iter(self._globals()), None), self.is_newer(), self._options()
         if row is None:
             row = transaction.insert(self.idl.tables["QNet_Global"])
         else:
             row.verify("generation")
+            row.verify("options")
         row.generation = generation
+        if newer:
+            row.options = {**options, REVISION: str(self.connection.revision)}
 
     def _refused(self, answer: str) -> None:
         """Raise DatabaseError for a refusal that planning again will not cure; return if it may."""

@@ -14,7 +14,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _parse, 
 
 # Table → columns that are read and written.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "QNet_Global": ("generation",),
+    "QNet_Global": ("generation", "options"),
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
     "Security_Group": ("name", "tenant", "number"),

@@ -22,8 +22,7 @@ description:
   - Network namespaces do not survive a reboot of the host. Running the play again attaches its pods again.
   - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
     namespace is taken apart.
-extends_documentation_fragment:
-  - qiniu.qnet.intent
+extends_documentation_fragment: [qiniu.qnet.intent, qiniu.qnet.intent.revision]
 requirements:
   - iproute2 and a running Open vSwitch with the integration bridge, except for O(state=declared)
 attributes:
@@ -265,6 +264,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "bridge": {"type": "str", "default": "br-int"},
     "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
     "wait_seconds": {"type": "int", "default": 30},
+    "revision": {"type": "int"},
     **_module.DATABASE_OPTIONS,
 }
 KEY = re.compile(r"([^/\s]+)/([^/\s]+)")

@@ -117,3 +117,53 @@ def intrude(database: IntentDatabase, address: str) -> None:
         {"op": "insert", "table": "Service_IP", "row": {**row, "affinity": "none", "algorithm": "hash"}}
     )
     assert "error" not in json.dumps(answer), answer
+
+
+def wish(revision: int) -> dict[str, t.Any]:
+    """The whole intent of one revision of an inventory: everything in it says which one."""
+    groups = [{"name": f"g{revision}-{number}", "services": [{"name": "s", "network": "prod"}]} for number in range(10)]
+    return {
+        "networks": [{"name": "prod", "vni": 1, "pod_subnets": ["10.0.0.0/16"], "service_subnets": ["10.1.0.0/16"]}],
+        "tenants": [{"name": "t", "security_groups": groups}],
+        "exports": [{"service": f"g{revision}-{number}/s", "to": f"g{revision}-0"} for number in range(1, 10)],
+        "purge": True,
+        "revision": revision,
+    }
+
+
+def revisions(run: Runner) -> set[str]:
+    """The revisions that the intent has something of."""
+    return {group["name"].split("-")[0] for group in run("qnet_security_group_info")["security_groups"]}
+
+
+def test_the_newer_of_two_plays_at_once_wins_whole(run: Runner) -> None:
+    for older in range(1, 12, 2):
+        started = [run.start("qnet_tenant", **wish(revision)) for revision in (older + 1, older)]
+        for revision, result in zip((older + 1, older), [run.finish(process) for process in started], strict=True):
+            assert not result.get("failed") or (revision == older and "is older than" in result["msg"]), result
+        assert revisions(run) == {f"g{older + 1}"}
+
+
+def test_an_older_checkout_changes_nothing(run: Runner) -> None:
+    run("qnet_tenant", **wish(7))
+    generation = run("qnet_network_info")["generation"]
+    assert "revision: 6 is older than 7" in run.refused("qnet_tenant", **wish(6))
+    assert "revision: 6 is older than 7" in run.refused("qnet_tenant", check=True, **wish(6))
+    assert "revision: 0 is older than 7" in run.refused("qnet_tenant", **{**wish(5), "revision": 0})
+    pods = [{"name": "g7-1/s-1", "service": "g7-1/s"}]
+    assert "revision: 6 is older" in run.refused("qnet_pod", state="declared", pods=pods, revision=6)
+    assert run("qnet_network_info")["generation"] == generation
+    assert revisions(run) == {"g7"}
+
+
+def test_a_revision_is_kept_even_if_it_changes_nothing(run: Runner) -> None:
+    run("qnet_tenant", **wish(7))
+    same = {**wish(7), "revision": 8}
+    assert not run("qnet_tenant", check=True, **same)["changed"]
+    assert not run("qnet_tenant", **wish(7))["changed"], "check mode has kept the revision"
+    generation = run("qnet_network_info")["generation"]
+    again = run("qnet_tenant", **same)
+    assert (again["changed"], again["generation"]) == (False, generation)
+    assert "revision: 7 is older than 8" in run.refused("qnet_tenant", **wish(7))
+    assert run("qnet_security_group", name="by-hand", tenant="t")["changed"], "a module called by hand was refused"
+    assert "revision: 7 is older than 8" in run.refused("qnet_tenant", **wish(7))
