@@ -21,7 +21,7 @@ from .verify import Asked, Judge, Judgement, Tables, judge_learning
 WINDOW = 64
 SWITCHES = 8
 ILLEGAL = 0.05
-TABLES = Tables(int(Table.PLAN), int(Table.LOCATION))
+TABLES = Tables(int(Table.PLAN), int(Table.LOCATION), int(Table.ASK))
 
 
 @dataclass(frozen=True, slots=True)

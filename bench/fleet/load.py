@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import intent, wire
 from .verify import Asked
 
+_REFUSALS = 3
 _VIRTUAL_MAC = bytes.fromhex("0a0000000001")
 
 
@@ -26,7 +28,11 @@ class Numbers:
 
 
 class Asking:
-    """First packets of the pods of one switch: no pair (group, destination) comes twice until all have come."""
+    """First packets of the pods of one switch: no pair (group, destination) comes twice until all have come.
+
+    A group asks for at most `_REFUSALS` illegal pairs at a time: after so many all else that is illegal is refused
+    by the switch, without asking.
+    """
 
     def __init__(self, plan: intent.Plan, switch: int, plan_table: int, illegal: float = 0.0) -> None:
         self._plan = plan
@@ -37,6 +43,7 @@ class Asking:
         for pod in plan.on_switch[switch]:
             self._senders.setdefault(pod.group, []).append(pod)
         self._illegal = illegal
+        self._refused: Counter[int] = Counter()
         self.count, self._pairs = self._order()
 
     def _order(self) -> tuple[int, Iterator[tuple[int, bytes]]]:
@@ -60,7 +67,8 @@ class Asking:
                 for pair in legal:
                     while self._illegal and self._chance.random() < self._illegal:
                         group, other = self._chance.choice(groups), self._chance.choice(plan.pods)
-                        if not plan.allowed(group, other.address):
+                        if not plan.allowed(group, other.address) and self._refused[group] < _REFUSALS:
+                            self._refused[group] += 1
                             yield group, other.address
                     yield pair
 
@@ -68,6 +76,7 @@ class Asking:
 
     def take(self, count: int) -> tuple[list[bytes], list[Asked]]:
         """The next packet-ins, and what they ask."""
+        self._refused.clear()
         made = [self._ask(*next(self._pairs)) for _ in range(count)]
         return [packet for packet, _ in made], [asked for _, asked in made]
 

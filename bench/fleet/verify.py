@@ -21,6 +21,7 @@ class Tables:
 
     plan: int
     location: int
+    ask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Judge:
             flow = decode.flow_mod(message[8:])
             found.flow_mods += 1
             pair = self._take(flow, found)
+            if flow.key.table == self._tables.plan and flow.drops and flow.command == decode.ADD and pair is None:
+                self._refuse_scope(flow, waiting, denied, found)
             if pair is not None and flow.drops and flow.command == decode.ADD:
                 asked = denied.get(pair)
                 if asked:
@@ -94,13 +97,30 @@ class Judge:
         elif message[1] == wire.PACKET_OUT:
             self._let_go(decode.packet_out(message[8:], wire.OPENFLOW_15), waiting, found)
 
+    def _refuse_scope(
+        self,
+        flow: FlowMod,
+        waiting: dict[bytes, Asked],
+        denied: dict[tuple[int, bytes], list[Asked]],
+        found: Judgement,
+    ) -> None:
+        """A refusal that covers more than a pair answers all that is waiting in it."""
+        group = int.from_bytes((flow.key.value(REG1) or bytes(4))[:4], "big") - 1
+        target = flow.key.value(IPV4_DST) or bytes(8)
+        block, mask = int.from_bytes(target[:4], "big"), int.from_bytes(target[4:], "big")
+        for (asking, address), asked in denied.items():
+            if asking == group and int.from_bytes(address, "big") & mask == block:
+                for one in asked:
+                    found.refused += waiting.pop(one.frame, None) is not None
+                asked.clear()
+
     def _take(self, flow: FlowMod, found: Judgement) -> tuple[int, bytes] | None:
         """Take a flow into the tables; returns the (group, destination) of a pod's plan flow."""
         if flow.command == decode.ADD and flow.cookie >> 56 != _COOKIE_MAGIC:
             found.fault(f"a flow without our cookie in table {flow.key.table}")
         target = flow.key.value(IPV4_DST)
         pair = None
-        if flow.key.table == self._tables.plan and target is not None:
+        if flow.key.table == self._tables.plan and target and len(target) == 4 and flow.goto != self._tables.ask:
             registers = [flow.key.value(number) for number in (REG0, REG1, REG2)]
             vni, group, origin = (int.from_bytes(value[:4], "big") if value else -1 for value in registers)
             if vni == intent.VNI and origin == 0:

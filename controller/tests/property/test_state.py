@@ -15,6 +15,7 @@ from qnet_controller.model.model import Model
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.demands import Pair, Settings, Source, Target
 from qnet_controller.pipeline.program import SwitchProgram
+from qnet_controller.pipeline.scopes import Block, Scope
 from simulator.fabric import START
 from simulator.packets import packed
 from simulator.switch import Switch
@@ -82,6 +83,14 @@ demands = st.one_of(
         st.sampled_from([*VTEPS.values(), packed(7)]),
         st.sampled_from((100, 200)),
         st.sampled_from(POD_ADDRESSES),
+    ),
+    st.builds(
+        Scope,
+        st.sampled_from(Origin),
+        st.sampled_from((100, 200)),
+        st.sampled_from((1, 2)),
+        st.integers(0, 2),
+        st.sampled_from((Block(0, 0, 32), Block(0, 0, 128), Block(POD_BLOCK, 30, 32))),
     ),
     st.builds(Source, st.just(packed(7)), st.none(), st.none()),
     st.builds(Source, st.sampled_from(list(VTEPS.values())), st.just(999), st.none()),
@@ -227,7 +236,7 @@ class World:
     def step(self, step: object) -> None:
         """Take one step of a random history."""
         match step:
-            case ("demand", int(number), Pair() | Source() | Target() as demand):
+            case ("demand", int(number), Pair() | Source() | Target() | Scope() as demand):
                 self.send(number, self.programs[number]._demand([demand], self.now))
                 return
             case ("port", int(switch), int(port), str(name), bool(live)):

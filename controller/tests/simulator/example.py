@@ -75,7 +75,8 @@ def example() -> Fabric:
         open_session(fabric, entry, 0x0A0A0002, IMAGE_IP, p.TCP, 1000 + sport, 80)
     open_session(fabric, entry, 0x0A0A0002, RESIZE_IP, p.TCP, 2000, 80)
     open_session(fabric, entry, 0x0A0A0002, 0x0A0A0005, p.TCP, 2001, 80)
-    open_session(fabric, entry, 0x0A0A0002, NOBODY, p.TCP, 2002, 80)
+    for number in range(4):
+        open_session(fabric, entry, 0x0A0A0002, NOBODY + number, p.TCP, 2002, 80)
     open_session(fabric, image, 0x0A0A0004, 0x0A0A0002, p.TCP, 2003, 80)
     stranger = {"tun_id": 100, "tun_src": 0x01020304, "tun_dst": VTEPS["h1"]}
     fabric.inject(fabric.nodes["h1"], 1, p.tcp(0x0A0A0006, 1, 0x0A0A0002, 80, p.SYN), stranger)

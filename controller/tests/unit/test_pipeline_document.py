@@ -83,6 +83,12 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(100, "kind=service", "A Service IP that the group may use on every port."),
             Sample(100, "to ports", "The export names ports: those decide next, and everything else is refused."),
             Sample(100, "hard_timeout", "A refused pair does not ask again until the time is over."),
+            Sample(
+                20,
+                "drop",
+                "A group that has asked for several pairs that are refused: everything is, until the time is over …",
+            ),
+            Sample(21, "to ask", "… but for the addresses where it may be allowed something."),
             Sample(1, "origin=pod", "The first packet of a pair asks, through the meter of the pod that sent it."),
             Sample(1, "origin=tunnel", "The first packet of a pair asks on the receiving host too."),
         ),
@@ -174,6 +180,13 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(90, "+est", "Open connections, as long as the pair is allowed."),
             Sample(90, "+rel", "Errors about open connections."),
             Sample(80, "+new", "New connections that the pair's kind lets in; the receiver's zone learns them."),
+        ),
+    ),
+    Table.ASK: (
+        "Asks about what a wide refusal has left open. The packet goes on in the plan.",
+        (
+            Sample(1, "origin=pod", "Through the meter of the pod that sent it."),
+            Sample(1, "origin=tunnel", "Through the tunnel's meter."),
         ),
     ),
 }

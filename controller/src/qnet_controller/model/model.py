@@ -35,7 +35,8 @@ _V = TypeVar("_V")
 
 Touch = tuple[str, object]
 """What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
-("imports", group) for what is exported to it, ("source", group number) for what pods of the group may do,
+("imports", group) for what is exported to it, ("group", group) for which services it has,
+("source", group number) for what pods of the group may do,
 ("pod", pod key), ("network", network), ("hosts", "") for any host, ("switch", datapath id) for a port that is no
 pod's, ("moved", (datapath id, pod key)) for a pod that has come to a switch from another one."""
 
@@ -260,7 +261,8 @@ class Model:
             case SecurityGroup():
                 return self._group_touches(item)
             case Service():
-                return self._group_touches(self.groups.get(item.group)) | self._service_touches(item.key)
+                group = self.groups.get(item.group)
+                return {("group", item.group)} | self._group_touches(group) | self._service_touches(item.key)
             case ServiceIP():
                 # The first Service IP of a group turns `direct` into `open` for all of it.
                 service = self.services.get(item.service)
@@ -277,7 +279,7 @@ class Model:
     def _group_touches(self, group: SecurityGroup | None) -> set[Touch]:
         if group is None:
             return set()
-        touched: set[Touch] = {("source", group.number)}
+        touched: set[Touch] = {("source", group.number), ("group", group.name)}
         for service in self.services_of.get(group.name, ()):
             touched |= self._service_touches(service)
         return touched

@@ -50,6 +50,7 @@ from .messages import (
     match,
     object_hash,
 )
+from .scopes import Scope, scope_program
 from .service import backend, bucket, hairpin
 from .tables import Table
 from .wanted import Part as Part
@@ -83,7 +84,7 @@ class Target(NamedTuple):
     address: Address
 
 
-Demand = Pair | Source | Target | Arrival
+Demand = Pair | Source | Target | Arrival | Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,10 @@ class Compiler:
                 return self._source(demand)
             case Target():
                 return self._target(demand)
+            case Scope():
+                seconds = self.settings.drop_timeout_seconds
+                key = ("scope", self.settings, demand)
+                return self.model.recall(key, lambda: (scope_program(self.model, demand, seconds),))[0]
             case Arrival():
                 return arrival_program(self.model, self.datapath_id, demand, self.settings.idle_timeout_seconds)
 

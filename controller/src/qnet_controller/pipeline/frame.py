@@ -106,6 +106,7 @@ def frame(tunnel_port: int | None) -> Iterator[Flow]:
         for ip in FAMILIES:
             yield _static(Table.ADMISSION, 10, match((IN_PORT, tunnel_port), ip.term), *ask)
             yield _static(Table.PLAN, 1, match((ORIGIN, Origin.TUNNEL), ip.term), *ask)
+        yield _static(Table.ASK, 1, match((ORIGIN, Origin.TUNNEL)), *ask)
 
 
 def _static(table: Table, priority: int, matching: Match, *actions: Action) -> Flow:
@@ -197,6 +198,7 @@ def pod_flows(
     for ip in FAMILIES:
         yield own(Table.PLAN, 1, match((ORIGIN, Origin.POD), (SOURCE_ZONE, port), ip.term), *ask)
         yield own(Table.LOCATION, 1, match((ORIGIN, Origin.POD), (SOURCE_ZONE, port), ip.term), *ask)
+    yield own(Table.ASK, 1, match((ORIGIN, Origin.POD), (SOURCE_ZONE, port)), *ask)
     yield from _admission(pod, group_number, network, location)
     for packed in pod.addresses:
         ip, address = family(packed), number(packed)

@@ -155,6 +155,8 @@ class Feature(IntEnum):
     ANSWERS = 11
     HEALTH = 12
     ARRIVED = 13
+    SCOPE = 14  # a refusal that covers more than a pair
+    ASKS = 15  # what it leaves open
 
 
 COOKIE_MAGIC = 0x71  # "q"

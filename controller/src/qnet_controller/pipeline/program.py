@@ -50,6 +50,7 @@ from .messages import (
 )
 from .packet import Addresses, ip_addresses, read, restored
 from .recover import recover
+from .scopes import scope_of
 from .tables import Table
 from .wanted import Part, Program
 
@@ -64,6 +65,7 @@ class Frame(NamedTuple):
     """The owner of the static flows."""
 
 
+WIDENS_AFTER = 2  # refused pairs of a group; the next one makes it a scope
 _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
 _FRAME = Frame()
@@ -96,6 +98,7 @@ class SwitchProgram:
         self._meters: dict[int, Meter] = {}
         self._zones: dict[Local, int] = {}
         self._zones_changed = True
+        self._refused: dict[Pair, set[Pair]] = {}
 
     def copy(self, model: Model) -> SwitchProgram:
         """A program that holds the same, follows another model, and goes its own way from now on."""
@@ -188,7 +191,7 @@ class SwitchProgram:
             return Answer()
         if packet.table == Table.ADMISSION:
             return self._from_tunnel(packet, addresses, now)
-        if packet.table == Table.PLAN:
+        if packet.table in (Table.PLAN, Table.ASK):
             return self._unplanned(packet, addresses, now)
         if packet.table == Table.LOCATION:
             return self._unlocated(packet, addresses, now)
@@ -288,10 +291,17 @@ class SwitchProgram:
         if verdict is None:
             return Answer()
         if verdict.refused:
-            return Answer(self._demand([*more, pair], now))
+            return Answer(self._demand([*more, self._refusal(pair)], now))
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         again = _again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
+
+    def _refusal(self, pair: Pair) -> Demand:
+        """The demand that refuses a pair: itself, or all of its scope when its group has asked for several such."""
+        others: set[Pair] = self._refused.get(_refused_as(pair), set())
+        if pair in others or len(others) < WIDENS_AFTER:
+            return pair
+        return scope_of(self._model, *pair) or pair
 
     def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
         """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
@@ -372,6 +382,8 @@ class SwitchProgram:
         if program is None:
             return
         self._programs[owner] = program
+        if isinstance(owner, Pair) and _refuses(program):
+            self._refused.setdefault(_refused_as(owner), set()).add(owner)
         self._holdings.want(owner, program.flows, flows)
         groups.update(program.groups)
         for number, group in program.groups.items():
@@ -384,6 +396,8 @@ class SwitchProgram:
                 self._zones[owner] = location.port
 
     def _retract(self, owner: Owner, old: Program, flows: set[Entry[Owner]], groups: set[int]) -> None:
+        if isinstance(owner, Pair) and _refuses(old):
+            self._refused[_refused_as(owner)].discard(owner)
         self._holdings.release(owner, old.flows, flows)
         groups.update(old.groups)
         for number in old.groups:
@@ -416,7 +430,7 @@ class SwitchProgram:
         before: list[Command] = []
         removals: list[Command] = []
         additions: list[Command] = []
-        opening: list[Command] = []
+        opening: list[AddFlow] = []
         after: list[Command] = []
         if self._zones_changed:
             wanted_meters = self._wanted_meters()
@@ -448,9 +462,14 @@ class SwitchProgram:
             wanted = entry.holders[-1][1]
             have = entry.have
             if have is not wanted and have != wanted:
-                (opening if wanted.table in _OPENING else additions).append(AddFlow(wanted))
+                if wanted.table in _OPENING:
+                    opening.append(AddFlow(wanted))
+                else:
+                    additions.append(AddFlow(wanted))
             entry.have = wanted
-        # The plan comes last: a packet that it lets pass finds everything behind it in place.
+        # The plan comes last: a packet that it lets pass finds everything behind it in place. What it refuses comes
+        # after what it lets pass or ask, which may be an exception to that.
+        opening.sort(key=lambda add: not add.flow.actions)
         return (*before, *removals, *additions, *opening, *after)
 
     def _forget_switch(self) -> None:
@@ -461,7 +480,17 @@ class SwitchProgram:
         self._wanted_groups.clear()
         self._groups.clear()
         self._zones.clear()
+        self._refused.clear()
         self._zones_changed = True
+
+
+def _refused_as(pair: Pair) -> Pair:
+    """What the refusals of a group are counted by: a pair with no address of its family."""
+    return pair._replace(address=bytes(len(pair.address)))
+
+
+def _refuses(program: Program) -> bool:
+    return program.root is not None and bool(program.flows[program.root].hard_timeout)
 
 
 def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[type-arg]

@@ -7,17 +7,20 @@ from ..decide.decide import Origin
 from .arrivals import Arrival
 from .demands import Demand, Pair, Source, Target
 from .family import FAMILIES
-from .fields import ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
+from .fields import ETH_TYPE, ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
 from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
+from .scopes import Scope, recovered
 from .tables import Table
 
-_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION, Feature.ARRIVED}
+_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION, Feature.ARRIVED, Feature.SCOPE}
 
 
 def recover(item: InstalledFlow) -> Demand | None:
     """The demand whose root `item` is or was; None for any other flow, ours or not."""
     if item.cookie >> 56 != COOKIE_MAGIC or item.cookie >> 48 & 0xFF not in _ROOTS:
         return None
+    if item.cookie >> 48 & 0xFF == Feature.SCOPE:
+        return _scope(item)
     table, _, matching = item.key
     vni, address = _part(matching, VNI), _address(matching, *(family.target for family in FAMILIES))
     if table == Table.PLAN:
@@ -37,6 +40,16 @@ def recover(item: InstalledFlow) -> Demand | None:
             source = _address(matching, *(family.source for family in FAMILIES))
             return Source(vtep, _whole(matching, TUN_ID), source)
     return None
+
+
+def _scope(item: InstalledFlow) -> Scope | None:
+    _, priority, matching = item.key
+    vni, origin, group = (_part(matching, part) for part in (VNI, ORIGIN, SOURCE_GROUP))
+    terms = {name: (value, mask) for name, value, mask in matching}
+    ip = next((one for one in FAMILIES if terms.get(ETH_TYPE.name, (0,))[0] == one.eth_type), None)
+    if vni is None or origin is None or group is None or ip is None:
+        return None
+    return recovered(Origin(origin), vni, group, priority, ip, terms.get(ip.target.name))
 
 
 def _whole(matching: Match, field: Field) -> int | None:

@@ -20,6 +20,7 @@ class Table(IntEnum):
     LOCATION = 8
     EGRESS = 9
     DELIVERY = 10
+    ASK = 11
 
     # Tables are in every key of every flow; the hash of an enumeration runs in Python, that of its value does not.
     __hash__ = int.__hash__
