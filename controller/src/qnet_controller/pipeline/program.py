@@ -50,7 +50,7 @@ from .messages import (
 )
 from .packet import Addresses, ip_addresses, read, restored
 from .recover import recover
-from .scopes import scope_of
+from .refusals import Refusals
 from .tables import Table
 from .wanted import Part, Program
 
@@ -65,7 +65,6 @@ class Frame(NamedTuple):
     """The owner of the static flows."""
 
 
-WIDENS_AFTER = 2  # refused pairs of a group; the next one makes it a scope
 _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
 _FRAME = Frame()
@@ -98,14 +97,14 @@ class SwitchProgram:
         self._meters: dict[int, Meter] = {}
         self._zones: dict[Local, int] = {}
         self._zones_changed = True
-        self._refused: dict[Pair, set[Pair]] = {}
+        self._refusals = Refusals()
 
     def copy(self, model: Model) -> SwitchProgram:
         """A program that holds the same, follows another model, and goes its own way from now on."""
         twin = SwitchProgram(model, self._datapath_id, self._settings)
         for name, value in vars(self).items():
             if name not in ("_model", "_compiler"):
-                setattr(twin, name, value.copy() if isinstance(value, Holdings) else copied(value))
+                setattr(twin, name, value.copy() if isinstance(value, Holdings | Refusals) else copied(value))
         return twin
 
     # -- events ------------------------------------------------------------------------------------------------
@@ -291,17 +290,10 @@ class SwitchProgram:
         if verdict is None:
             return Answer()
         if verdict.refused:
-            return Answer(self._demand([*more, self._refusal(pair)], now))
+            return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         again = _again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
-
-    def _refusal(self, pair: Pair) -> Demand:
-        """The demand that refuses a pair: itself, or all of its scope when its group has asked for several such."""
-        others: set[Pair] = self._refused.get(_refused_as(pair), set())
-        if pair in others or len(others) < WIDENS_AFTER:
-            return pair
-        return scope_of(self._model, *pair) or pair
 
     def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
         """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
@@ -382,8 +374,7 @@ class SwitchProgram:
         if program is None:
             return
         self._programs[owner] = program
-        if isinstance(owner, Pair) and _refuses(program):
-            self._refused.setdefault(_refused_as(owner), set()).add(owner)
+        self._refusals.note(owner, program)
         self._holdings.want(owner, program.flows, flows)
         groups.update(program.groups)
         for number, group in program.groups.items():
@@ -396,8 +387,7 @@ class SwitchProgram:
                 self._zones[owner] = location.port
 
     def _retract(self, owner: Owner, old: Program, flows: set[Entry[Owner]], groups: set[int]) -> None:
-        if isinstance(owner, Pair) and _refuses(old):
-            self._refused[_refused_as(owner)].discard(owner)
+        self._refusals.forget(owner, old)
         self._holdings.release(owner, old.flows, flows)
         groups.update(old.groups)
         for number in old.groups:
@@ -480,17 +470,8 @@ class SwitchProgram:
         self._wanted_groups.clear()
         self._groups.clear()
         self._zones.clear()
-        self._refused.clear()
+        self._refusals = Refusals()
         self._zones_changed = True
-
-
-def _refused_as(pair: Pair) -> Pair:
-    """What the refusals of a group are counted by: a pair with no address of its family."""
-    return pair._replace(address=bytes(len(pair.address)))
-
-
-def _refuses(program: Program) -> bool:
-    return program.root is not None and bool(program.flows[program.root].hard_timeout)
 
 
 def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[type-arg]
