@@ -11,6 +11,44 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _plan
 
 Tree = t.Mapping[str, t.Any]
 Wish = tuple[str, str, dict[str, t.Any]]
+Options = dict[str, t.Any]
+
+LISTS = ("networks", "tenants", "exports", "l7_listeners", "l7_routes")
+"""The lists that are planned together; their documentation is the fragment ``tenants``."""
+
+
+def options(element_options: t.Callable[[str], Options]) -> Options:
+    """Argument spec of the lists and of purge. ``element_options``: the options of an element of a kind."""
+
+    def without(kind: str, *fields: str) -> Options:
+        return {name: option for name, option in element_options(kind).items() if name not in fields}
+
+    service = {
+        "name": {"type": "str", "required": True},
+        "network": {"type": "str", "required": True},
+        **without("service", "group", "name", "network"),
+        "service_ips": _list_of(without("service_ip", "group", "service")),
+    }
+    group = {**without("security_group", "tenant", "number"), "services": _list_of(service)}
+    tenant = {"name": {"type": "str", "required": True}, "security_groups": _list_of(group)}
+    return {
+        "networks": _list_of(element_options("network")),
+        "tenants": _list_of(tenant),
+        "exports": _list_of(element_options("export")),
+        "l7_listeners": _list_of(element_options("l7_listener")),
+        "l7_routes": _list_of(element_options("l7_route")),
+        "purge": {"type": "bool", "default": False},
+    }
+
+
+def _list_of(elements: Options) -> Options:
+    return {"type": "list", "elements": "dict", "options": elements}
+
+
+def planner(params: Tree) -> t.Callable[[_model.State], _plan.Plan]:
+    """What plans the lists of a module's parameters."""
+    lists = {name: params[name] for name in LISTS}
+    return lambda have: plan_tenants(have, purge=params["purge"], **lists)
 
 
 def plan_tenants(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import shlex
 import typing as t
 
@@ -83,6 +84,11 @@ def render(workload: t.Mapping[str, t.Any], seed: str) -> str:
 def digest_of(drop_in: str) -> str:
     """The digest that a rendered drop-in carries."""
     return drop_in.rpartition(f"{DIGEST_VARIABLE}=")[2].rstrip('"\n')
+
+
+def shown(drop_in: str) -> str:
+    """A drop-in for people: with the names of its environment variables, without their values, which may be secrets."""
+    return re.sub(rf'^(Environment="(?!{DIGEST_VARIABLE}=)[^=]*=).*"$', r'\1(not shown)"', drop_in, flags=re.MULTILINE)
 
 
 def plan(want: t.Mapping[str, str], found: t.Mapping[str, Found], start: bool, purge: bool) -> Steps:

@@ -47,6 +47,10 @@ attributes:
     support: none
   bypass_host_loop:
     support: none
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation
+      indicates no change.
+    support: full
   check_mode:
     support: full
   connection:

@@ -33,7 +33,9 @@ options:
         type: str
         required: true
       environment:
-        description: Environment variables. They are visible to all users of the host, so secrets belong into files.
+        description:
+          - Environment variables. Their values are in no log, diff or return value.
+          - All users of the host can read them in the unit, so secrets belong into files.
         type: dict
         default: {}
       files:
@@ -52,7 +54,9 @@ options:
         type: path
         required: true
       content:
-        description: What is in the file.
+        description:
+          - What is in the file. It is in no log, diff or return value.
+          - All users of the host can read the file.
         type: str
         required: true
   purge:
@@ -72,7 +76,7 @@ attributes:
     description: Returns what would change and changes nothing.
   diff_mode:
     support: full
-    description: Shows the unit and the state of each process that changes.
+    description: Shows the unit and the state of each process that changes, without values that may be secrets.
   idempotent:
     support: full
     description: A second call changes nothing.
@@ -126,6 +130,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils._workload import Found,
 UNITS = pathlib.Path("/etc/systemd/system")
 TEMPLATE = UNITS / _workload.TEMPLATE
 NAMESPACES = pathlib.Path("/run/netns")
+_SHORTEST_SECRET = 4
 SHOWN = ("Id", "ActiveState", "MainPID", "UnitFileState")
 
 
@@ -235,13 +240,23 @@ def _seed(files: t.Iterable[str], coming: dict[str, str]) -> str:
     return "\n".join(seed)
 
 
+def _sum(text: str | None) -> str:
+    """Stands for the content of a file, which may be a secret."""
+    return "missing" if text is None else f"sha256 {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _keep_messages_legible(module: AnsibleModule) -> None:
+    """Ansible blanks out every value of no_log wherever it occurs; a port or a single letter is no secret."""
+    module.no_log_values = {value for value in module.no_log_values if len(str(value)) >= _SHORTEST_SECRET}
+
+
 def _diff(want: dict[str, str], found: dict[str, Found], steps: Steps) -> dict[str, str]:
-    before = [f"{path}:\n{_read(pathlib.Path(path)) or ''}" for path in sorted(steps.files)]
-    after = [f"{path}:\n{text}" for path, text in sorted(steps.files.items())]
+    before = [f"{path}: {_sum(_read(pathlib.Path(path)))}" for path in sorted(steps.files)]
+    after = [f"{path}: {_sum(text)}" for path, text in sorted(steps.files.items())]
     for unit in sorted({*steps.write, *steps.enable, *steps.start, *steps.restart, *steps.remove}):
         here = found.get(unit, Found())
         if here.drop_in is not None or here.active:
-            before += [f"{unit}: {'running' if here.active else 'not running'}", here.drop_in or ""]
+            before += [f"{unit}: {'running' if here.active else 'not running'}", _workload.shown(here.drop_in or "")]
         if unit not in steps.remove:
             after += [f"{unit}: running" + (", started again" if unit in steps.restart else ""), want[unit]]
     return {"before": "\n".join(before), "after": "\n".join(after)}
@@ -252,10 +267,10 @@ def main() -> None:
     workload = {
         "pod": {"type": "str", "required": True},
         "command": {"type": "str", "required": True},
-        "environment": {"type": "dict", "default": {}},
+        "environment": {"type": "dict", "default": {}, "no_log": True},
         "files": {"type": "list", "elements": "path", "default": []},
     }
-    file = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
+    file = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True, "no_log": True}}
     module = AnsibleModule(
         argument_spec={
             "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
@@ -265,6 +280,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    _keep_messages_legible(module)
     host = Host(module)
     start = module.params["state"] == "started"
     coming = {file["path"]: file["content"] for file in module.params["files"]}

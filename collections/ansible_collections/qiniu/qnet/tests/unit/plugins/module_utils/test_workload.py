@@ -9,6 +9,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils._workload import (
     digest_of,
     plan,
     render,
+    shown,
     unit_of,
     user_of,
 )
@@ -26,6 +27,15 @@ def test_instance_of_the_unit_is_the_namespace() -> None:
 def test_command_and_environment_reach_the_process_as_written() -> None:
     assert 'ExecStart=\nExecStart=/bin/echo "two words" "$$HOME" "50%%" "q\\""\n' in TEXT
     assert 'Environment="A=x\\ny%%"\n' in TEXT
+
+
+def test_what_is_shown_names_variables_and_keeps_their_values() -> None:
+    secret = render({**WORKLOAD, "environment": {"KEY": 'ca"na%ry', "B": "x\nEnvironment=C=hid"}}, "seed")
+    text = shown(secret)
+    assert 'Environment="KEY=(not shown)"\n' in text
+    assert 'Environment="B=(not shown)"\n' in text
+    assert not any(part in text for part in ("na%", "canary", "hid"))
+    assert digest_of(text) == digest_of(secret)
 
 
 def test_processes_of_two_pods_have_different_users() -> None:
