@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import itertools
+import random
+import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +18,20 @@ from simulator.conntrack import Datapath
 from simulator.fabric import open_session
 
 from .changes import Changer
+from .live import Fleet
 from .probe import Prober
+from .revocation import PROGRAM, SIP_OF_T, Streams, settle, world
+from .revocation import SIP as SIP_OF_S
 from .scene import SIP, opened, revoke
 from .tenants import ICMP, TCP, UDP, pod_object
 from .test_simulated import HOSTS, build, check_programs
 
-WORLDS, CHANGES = 10, 10
+WORLDS, CHANGES = 10, 10  # on two kinds of datapath: 200 changes
+LIVE_CHANGES, QUIET_SECONDS, TICK_MILLISECONDS = 6, 1.0, 40
+WISHES: tuple[dict[str, object], ...] = (
+    {"state": "absent"}, {"direct": False}, {"ports": ["tcp/7000"]}, {"ports": ["udp/7000"]}, {"ports": ["tcp/81"]},
+    {"ports": ["tcp/7000"], "direct": False}, {"ports": ["tcp/7000", "udp/7000"]},
+)  # fmt: skip
 SPORTS = itertools.cycle(range(20000, 60000))
 HOWS: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
 Pairs = set[tuple[str, int, int, int | None]]
@@ -114,3 +125,43 @@ def test_what_is_cut_is_said_by_host_with_an_end_on_each(prober: Prober) -> None
     place = {key: pod.host for key, pod in prober.world.pods.items()}
     assert ends == {host: sum(host in (place[i.client], place[i.server]) for i in items) for host in HOSTS}
     assert len(predicting.cut) == len(items)
+
+
+@pytest.mark.live
+@pytest.mark.timeout(240)
+def test_what_is_predicted_to_be_cut_is_cut_on_live_switches(tmp_path: Path) -> None:
+    """The same with real Open vSwitch: its connections, the receipt of the change, and streams that really end."""
+    chooser = random.Random(23)
+    with Fleet(tmp_path, world(), ["h1", "h2"], PROGRAM) as fleet:
+        fleet.wait_until_ready()
+        for wish in chooser.sample(WISHES, LIVE_CHANGES):
+            streams = Streams(fleet)
+            pods = [pod.address for key, pod in fleet.world.pods.items() if key.startswith("a/")]
+            kinds = [(p, address, 3, TICK_MILLISECONDS) for p in (TCP, UDP) for address in (*pods, SIP_OF_S, SIP_OF_T)]
+            streams.open("b/u-1", kinds * 2)
+            settle(streams)
+            service = chooser.choice(("a/s", "a/t"))
+            asked = {"_ansible_check_mode": True, "_ansible_diff": True}
+            would = fleet.module("qnet_export", service=service, to="b", **wish, **asked)["what_if"]
+            done = fleet.module("qnet_export", service=service, to="b", **wish, wait=True)["receipt"]
+            assert would["ended"] == done["ended"], wish
+            flows = [
+                {part["host"]: (part["flows_added"], part["flows_removed"]) for part in said["hosts"]}
+                for said in (would, done)
+            ]
+            assert flows[0] == flows[1], wish
+            assert len(stopped(streams)) == would["connections_ended"], (wish, service)
+            for name in ("a/s", "a/t"):  # so that the next round begins with no connection
+                fleet.module("qnet_export", service=name, to="b", state="absent", wait=True)
+            streams.close()
+            for name in ("a/s", "a/t"):
+                fleet.module("qnet_export", service=name, to="b", direct=True, wait=True)
+
+
+def stopped(streams: Streams) -> set[int]:
+    """The streams that carry nothing any more, whichever end sends."""
+    time.sleep(QUIET_SECONDS)
+    before = streams.report()
+    time.sleep(QUIET_SECONDS)
+    after = streams.report()
+    return {n for n in streams.opened if all(before[n][side][2] == after[n][side][2] for side in before[n])}
