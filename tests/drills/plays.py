@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.e2e.fleet import Fleet, Play  # noqa: E402
 PERIOD = 0.1  # seconds between two new pairs: each has been forgotten when its turn comes again
 LONGEST_SECONDS = 1500
 SHOWN = 3000
+NOTHING_SECONDS = 30
 
 
 def plays(fleet: Fleet, playbook: str, **variables: object) -> Play:
@@ -47,6 +49,12 @@ def source(directory: Path, name: str, change: Callable[[str], str] | None = Non
 def running(fleet: Fleet) -> dict[str, str]:
     """Controller -> the release that runs."""
     return {host: fleet.run(host, "readlink", "/opt/qnet/controller/current") for host in fleet.groups["controllers"]}
+
+
+def nothing(_: Fleet, __: Path) -> str:
+    """What the traffic loses when nothing is done to the fleet: the machine's own share in the losses of the others."""
+    time.sleep(NOTHING_SECONDS)
+    return f"nothing done for {NOTHING_SECONDS} s"
 
 
 def restart(fleet: Fleet, _: Path) -> str:
@@ -175,6 +183,7 @@ def dump(fleet: Fleet, host: str = "") -> list[str]:
 
 
 PLAYS: dict[str, Callable[[Fleet, Path], str]] = {
+    "nothing": nothing,
     "restart": restart,
     "upgrade": upgrade,
     "bad-start": lambda fleet, directory: stopped(fleet, directory, "bad-start", bad_start),

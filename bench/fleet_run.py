@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What plays cost on a lab of ten hosts: host-tasks, seconds and CPU to create, find nothing to do, add a host, change.
+
+The lab (QNET_LAB with `-run` added) is made for it and taken down: one controller, and hosts with pods. The peer is a
+playbook with a task per object (networks, groups, services, Service IPs, exports, and each pod on its host), made with
+the same modules for the same state; it does not set up hosts, so it stands beside tenants.yml and pods.yml. Host-tasks
+are those that ran, from Ansible's recap; CPU is that of the control node with all its children.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from tests.e2e.fleet import RECAP, Fleet, Play
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUPS, SERVICES, EXPORTS = 5, 40, 80  # services and exports of the fleet, beside its pods
+GOAL = 10.0
+Inventory = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run has cost."""
+
+    title: str
+    tasks: int
+    seconds: float
+    cpu: float
+    changed: dict[str, int]
+
+    def row(self) -> str:
+        """A line of the table."""
+        changed = ", ".join(f"{host} {count}" for host, count in sorted(self.changed.items())) or "nothing"
+        return f"  {self.title:<40} {self.tasks:>6} {self.seconds:>9.1f} {self.cpu:>9.1f}   {changed}"
+
+
+def inventory(hosts: list[str], pods_per_host: int) -> Inventory:
+    """The variables of a fleet: pods placed on the first hosts in turn, so that one more host moves none."""
+    replicas = max(1, pods_per_host * len(hosts) // SERVICES)
+    groups: list[dict[str, Any]] = [{"name": f"g{number}", "services": []} for number in range(GROUPS)]
+    for number in range(SERVICES):
+        address = f"10.96.0.{number + 1}"
+        groups[number % GROUPS]["services"].append(
+            {"name": f"s{number}", "network": "prod", "replicas": replicas, "hosts": hosts,
+             "service_ips": [{"address": address}]}
+        )  # fmt: skip
+    pairs = [
+        (f"g{n % GROUPS}/s{n}", f"g{(n + 1 + turn) % GROUPS}") for turn in range(GROUPS - 1) for n in range(SERVICES)
+    ]
+    return {
+        "qnet_networks": [
+            {"name": "prod", "vni": 100, "pod_subnets": ["10.10.0.0/16"], "service_subnets": ["10.96.0.0/16"]}
+        ],
+        "qnet_tenants": [{"name": "t", "security_groups": groups}],
+        "qnet_exports": [{"service": service, "to": to} for service, to in pairs[:EXPORTS]],
+    }
+
+
+def write(directory: Path, variables: Inventory) -> Path:
+    """The variables as an inventory for plays on the lab."""
+    (directory / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
+    (directory / "group_vars" / "all" / "all.yml").write_text(json.dumps(variables))
+    (directory / "groups.yml").write_text(json.dumps({"all": {"children": {"controllers": {}, "switches": {}}}}))
+    return directory
+
+
+def one_by_one(variables: Inventory) -> list[dict[str, Any]]:
+    """The plays of the peer: a task for each object."""
+    tasks: list[dict[str, Any]] = [{"qiniu.qnet.qnet_network": network} for network in variables["qnet_networks"]]
+    for tenant in variables["qnet_tenants"]:
+        for group in tenant["security_groups"]:
+            tasks.append({"qiniu.qnet.qnet_security_group": {"name": group["name"], "tenant": tenant["name"]}})
+            for service in group["services"]:
+                name = {"group": group["name"], "name": service["name"]}
+                tasks.append({"qiniu.qnet.qnet_service": {**name, "network": service["network"]}})
+                place = {"group": group["name"], "service": service["name"]}
+                tasks.append({"qiniu.qnet.qnet_service_ip": {**place, **service["service_ips"][0]}})
+    tasks += [{"qiniu.qnet.qnet_export": export} for export in variables["qnet_exports"]]
+    placed = "qnet_tenants | qiniu.qnet.qnet_pods(groups['switches'])"
+    attach = {
+        "qiniu.qnet.qnet_pod": {
+            "name": "{{ item.name }}", "service": "{{ item.service }}", "mtu": 1450,
+            "database": ["ssl:{{ hostvars[groups['controllers'][0]].ansible_host }}:6641"],
+            "private_key": "/etc/qnet/pki/host.key", "certificate": "/etc/qnet/pki/host.pem",
+            "ca_certificate": "/etc/qnet/pki/ca.pem",
+        },
+        "loop": f"{{{{ {placed} | selectattr('host', 'equalto', inventory_hostname) }}}}",
+    }  # fmt: skip
+    return [
+        {"hosts": "controllers[0]", "gather_facts": False, "tasks": tasks},
+        {"hosts": "switches", "gather_facts": False, "tasks": [attach]},
+    ]
+
+
+def cost(title: str, run: Any, extra: int = 0) -> Cost:
+    """Run a play, and what it has cost; `extra` are the turns of its loops beyond one task each."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done: Play = run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = time.perf_counter() - began
+    assert done.status == 0, done.output[-4000:]
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    rows = RECAP.findall(done.output)  # of every play that was run
+    changed: Counter[str] = Counter()
+    for host, _, count, *_ in rows:
+        changed[host] += int(count)
+    found = Cost(title, sum(int(row[1]) for row in rows) + extra, seconds, cpu, dict(+changed))
+    print(found.row(), file=sys.stderr, flush=True)
+    return found
+
+
+@contextmanager
+def lab(switches: int) -> Iterator[Fleet]:
+    """A lab of its own, with one controller."""
+    name = f"{os.environ.get('QNET_LAB', 'qnet')}-run"
+    os.environ |= {"QNET_LAB": name, "QNET_LAB_CONTROLLERS": "1", "QNET_LAB_SWITCHES": str(switches)}
+    command = [str(ROOT / "lab" / "lab")]
+    subprocess.run([*command, "up"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        yield Fleet(name)
+    finally:
+        subprocess.run([*command, "down"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+
+def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
+    """All runs, in the order in which a fleet lives."""
+    hosts = fleet.groups["switches"]
+    old, new = hosts[:-1], hosts[-1]
+    variables = inventory(old, pods_per_host)
+    wanted = write(directory / "wanted", variables)
+    pods = sum(s["replicas"] for t in variables["qnet_tenants"] for g in t["security_groups"] for s in g["services"])
+    peer = directory / "one_by_one.yml"
+    peer.write_text(json.dumps(one_by_one(variables)))
+
+    def site(*arguments: str) -> Play:
+        return fleet.try_play("site", wanted, *arguments)
+
+    def ours(*arguments: str) -> Play:
+        first = fleet.try_play("tenants", wanted, *arguments)
+        second = fleet.try_play("pods", wanted, *arguments)
+        return Play(first.status or second.status, first.output + "\n" + second.output)
+
+    def theirs() -> Play:
+        return fleet.try_play(f"../{os.path.relpath(peer.with_suffix(''), ROOT)}", wanted)
+
+    found = [
+        cost("site.yml: create", lambda: site("--limit", f"all:!{new}")),
+        cost("site.yml: nothing to do", lambda: site("--limit", f"all:!{new}")),
+        cost("site.yml: add one host", site),
+    ]
+    touched = set(found[-1].changed) - {new, fleet.groups["controllers"][0]}
+    assert not touched, f"adding {new} has changed {touched}"
+    assert not found[1].changed, found[1].changed
+    quiet = [
+        cost("tenants.yml, pods.yml: nothing to do", ours),
+        cost("a task per object: nothing to do", theirs, pods - len(old)),
+    ]
+    assert not quiet[0].changed, quiet[0].changed
+    assert not quiet[1].changed, f"the peer wants another state: {quiet[1].changed}"
+    found += quiet
+    variables["qnet_exports"][0]["ports"] = ["tcp/80"]
+    write(wanted, variables)
+    peer.write_text(json.dumps(one_by_one(variables)))
+    found.append(cost("tenants.yml: change one export", lambda: fleet.try_play("tenants", wanted)))
+    variables["qnet_exports"][0]["ports"] = ["tcp/81"]
+    write(wanted, variables)
+    peer.write_text(json.dumps(one_by_one(variables)))
+    found.append(cost("a task per object: change one export", theirs, pods - len(old)))
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = report.arguments(__doc__ or "", rounds=1)
+    parser.add_argument("--switches", type=int, default=9, help="hosts with pods (default: 9)")
+    parser.add_argument("--pods", type=int, default=20, help="pods per host (default: 20)")
+    options = parser.parse_args()
+    with lab(options.switches) as fleet, tempfile.TemporaryDirectory() as name:
+        found = measure(fleet, Path(name), options.pods)
+    load = os.getloadavg()[0]
+    print(f"{options.switches + 1} hosts, {options.pods} pods on each but the last; load of the machine {load:.1f}")
+    print(f"  {'':<40} {'tasks':>6} {'seconds':>9} {'CPU s':>9}   changed")
+    for one in found:
+        print(one.row())
+    ours, theirs = (next(c for c in found if c.title == f"{w}: nothing to do") for w in
+                    ("tenants.yml, pods.yml", "a task per object"))  # fmt: skip
+    for what, ratio in (("host-tasks", theirs.tasks / ours.tasks), ("CPU", theirs.cpu / ours.cpu)):
+        met = "met" if ratio >= GOAL else "MISSED"
+        print(f"  nothing to do, {what}: {ratio:.1f} times fewer, goal ≥ {GOAL:.0f}: {met}")
+
+
+if __name__ == "__main__":
+    main()
