@@ -116,6 +116,15 @@ ROUNDS ?= 20
 drills: packages venv ## Break things on the lab, ROUNDS times each (20: about an hour and a half), into docs/operations/drills.md
 	tests/drills/run.py --rounds $(ROUNDS)
 
+.PHONY: drill-plays
+drill-plays: packages venv ## The plays of an operator's life on the lab under 1,000 connections (half an hour)
+	tests/drills/plays.py
+
+.PHONY: drill-kills
+drill-kills: packages venv ## Kill site.yml at ROUNDS random points and single modules at 200, and run them again
+	tests/drills/kills.py --rounds $(ROUNDS)
+	QNET_KILLS=100 pytest $(MODULES)/test_crash_safety.py
+
 # ------------------------------------------------------------------------------------------------------------ demo
 HOSTS := .lab/$(or $(QNET_LAB),qnet)/hosts.yml
 STEP := tools/step.py .cache/logs

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.drills import drill as drills  # noqa: E402
 from tests.drills import faults  # noqa: E402
-from tests.e2e.fleet import Fleet, Play  # noqa: E402
+from tests.e2e.fleet import Fleet, Play, eventually  # noqa: E402
 
 PERIOD = 0.1  # seconds between two new pairs: each has been forgotten when its turn comes again
 LONGEST_SECONDS = 1500
@@ -155,6 +156,71 @@ def certificates(fleet: Fleet, _: Path) -> str:
     return f"{len(after)} hosts"
 
 
+def drain_controller(fleet: Fleet, _: Path) -> str:
+    """A controller hands its switches over and stops; site.yml brings it back."""
+    host = drills.wait_until_stable(fleet)[drills.CALLERS[0].host]
+    plays(fleet, "drain", drain_host=host)
+    assert fleet.run(host, "systemctl", "is-active", faults.CONTROLLER, check=False) == "inactive"
+    others = [name for name in fleet.groups["controllers"] if name != host]
+    for switch in fleet.groups["switches"]:
+        eventually(lambda switch=switch: fleet.switch(switch, others), 30, f"{switch} has another master")
+    plays(fleet, "site")
+    drills.wait_until_stable(fleet)
+    return f"{host} was out and is back"
+
+
+def drain_host(fleet: Fleet, _: Path) -> str:
+    """Pods of a host take no new connections, and take them again after site.yml."""
+    first, host = dump(fleet), drills.TARGET.host
+    plays(fleet, "drain", drain_host=host)
+    left = [row for row in dump(fleet) if row.startswith("Pod ") and "draining" in row]
+    assert left == [row.replace("active", "draining") for row in first if drills.TARGET.name.split("/")[1] in row], left
+    plays(fleet, "site")
+    assert dump(fleet) == first
+    return f"{len(left)} pods of {host} drained and active again"
+
+
+def replace_host(fleet: Fleet, _: Path) -> str:
+    """A host is lost with all that is on it, and a new one takes its name."""
+    host = fleet.groups["switches"][-1]
+    assert host not in {pod.host for pod in (*drills.CALLERS, drills.TARGET)}, "the lab needs a switch without pods"
+    subprocess.run(["podman", "--runtime", "runc", "rm", "--force", f"{fleet.name}-{host}"], check=True)
+    subprocess.run([ROOT / "lab" / "lab", "up"], check=True, stdin=subprocess.DEVNULL)
+    done = plays(fleet, "site")
+    others = set(done.changed) - {host}
+    assert not others, f"replacing {host} has changed {others}"
+    eventually(lambda: fleet.switch(host), 60, f"{host} has a master")
+    again = plays(fleet, "site")
+    assert not again.changed, again.changed
+    return f"{host} is another machine; nothing changed elsewhere"
+
+
+CANARY = "hunter2hunter2"
+LEAK = (
+    f"echo password={CANARY}; echo 'token: \"{CANARY}\"'; echo https://me:{CANARY}@example.org/; "
+    "cat /etc/qnet/pki/host.key"
+)
+
+
+def support_bundle(fleet: Fleet, directory: Path) -> str:
+    """One archive a host, and no secret in it, although a service has written some into the journal."""
+    hosts = [*fleet.groups["controllers"], *fleet.groups["switches"]]
+    for host in hosts:
+        fleet.run(host, "systemd-run", "--quiet", "--wait", "--unit=qnet-leak", "sh", "-c", LEAK)
+    plays(fleet, "support_bundle", support_bundle_directory=str(directory))
+    for host in hosts:
+        secret = fleet.run(host, "cat", "/etc/qnet/pki/host.key").splitlines()[1:-1]
+        with tarfile.open(directory / f"{host}.tar.gz") as archive:
+            files = {item.name.split("/")[-1]: archive.extractfile(item) for item in archive if item.isfile()}
+            texts = {name: file.read().decode(errors="replace") for name, file in files.items() if file}
+        assert "qnet-leak" in texts["journal.txt"], "the journal is not in it"
+        found = [name for name, text in texts.items() if CANARY in text or any(line in text for line in secret)]
+        assert not found, f"{host}: a secret is in {found}"
+        assert host in fleet.groups["controllers"] or "table=" in texts["flows.txt"]
+        assert host in fleet.groups["switches"] or "qnet_" in texts["controller-metrics.txt"]
+    return f"{len(hosts)} archives without a secret"
+
+
 def serials(fleet: Fleet) -> dict[str, str]:
     """Host -> the serial number of its certificate."""
     hosts = [*fleet.groups["controllers"], *fleet.groups["switches"]]
@@ -192,8 +258,13 @@ PLAYS: dict[str, Callable[[Fleet, Path], str]] = {
     "rebuild": rebuild,
     "member": member,
     "certificates": certificates,
+    "drain-controller": drain_controller,
+    "drain-host": drain_host,
+    "replace-host": replace_host,
+    "support-bundle": support_bundle,
 }
-NOTICED = {"bad-decisions"}  # what the traffic may notice: that is how it is found out
+# What the traffic may notice: that is how a bad release is found out.
+NOTICED = {"bad-decisions"}
 
 
 def run(fleet: Fleet, name: str, connections: int) -> bool:
