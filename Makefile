@@ -78,7 +78,7 @@ test: packages venv ## Run all levels of tests (root, Debian 12); installs what 
 COLLECTION := collections/ansible_collections/qiniu/qnet
 POLICY := controller/tests/policy
 MODULES := $(COLLECTION)/tests/integration
-FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7
+FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7 --ignore=tests/mixed
 
 .PHONY: test-codec test-unit test-property test-modules test-policy test-l7 test-molecule test-fleet
 test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
@@ -98,6 +98,10 @@ test-molecule: $(VENV_STAMP) ## Roles on hosts of the lab: converge, idempotence
 	tools/molecule.sh
 test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab
 	pytest tests/e2e
+
+.PHONY: test-mixed
+test-mixed: packages venv ## Debian 12 and 13, two underlays, user space's and the kernel's datapath in one fleet (not part of test: half an hour)
+	pytest tests/mixed
 
 # ---------------------------------------------------------------------------------------------------------- benches
 # Each executable file of bench/ is one; bench-NAME runs bench/NAME.py (underscores as hyphens).

@@ -18,6 +18,7 @@ ICMP_OF = {"icmpv4_type": (ETH_IPV4, ICMP), "icmpv4_code": (ETH_IPV4, ICMP),
 ND_TYPES = {"nd_target": (SOLICITATION, ADVERTISEMENT), "nd_sll": (SOLICITATION,), "nd_tll": (ADVERTISEMENT,),
             "nd_reserved": (SOLICITATION, ADVERTISEMENT), "nd_options_type": (SOLICITATION, ADVERTISEMENT)}  # fmt: skip
 FAMILY_OF = {"ipv4_src": ETH_IPV4, "ipv4_dst": ETH_IPV4, "ipv6_src": ETH_IPV6, "ipv6_dst": ETH_IPV6}
+NOT_IN_KERNEL = frozenset({"nd_reserved", "nd_options_type"})  # "datapath does not support IPv6 ND Extensions fields"
 READ_ONLY = frozenset({"in_port", "eth_type", "ip_proto", "ip_frag", "ct_state", "ct_zone", "ct_ipv4_dst",
                        "ct_ipv6_dst", "ct_proto", "ct_tp_dst", "ct_mark"})  # fmt: skip
 CT_NEW_EST_REL_RPL_NAT = 0x01 | 0x02 | 0x04 | 0x08 | 0x40 | 0x80
@@ -49,6 +50,17 @@ def check_flow(flow: m.Flow, groups: Container[int], meters: Container[int]) -> 
             raise Refused("a timeout does not fit 16 bits")
     except Refused as error:
         raise Refused(f"{error} in {flow}") from None
+
+
+def check_kernel(flow: m.Flow) -> None:
+    """Check what only the datapath of the kernel refuses.
+
+    Raises:
+        Refused: names the field and the flow.
+    """
+    written = {action.target.field.name for action in flow.actions if isinstance(action, m.Set | m.Move)}
+    for name in sorted(NOT_IN_KERNEL & (written | {name for name, *_ in flow.match})):
+        raise Refused(f"OFPBAC_BAD_SET_ARGUMENT: {name} in {flow}")
 
 
 def check_bucket(group: int, bucket: m.Bucket) -> None:

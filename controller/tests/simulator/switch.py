@@ -14,7 +14,7 @@ from typing import NamedTuple
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.fields import BY_NAME, CT_TRACKED, Bits, whole
 
-from .check import Refused, check_bucket, check_flow
+from .check import Refused, check_bucket, check_flow, check_kernel
 from .conntrack import CT_DESTINATION_NAT, CT_SOURCE_NAT, Conntrack, Datapath
 from .packets import (
     ETH_ARP,
@@ -232,6 +232,8 @@ class Switch:
 
     def _add(self, flow: m.Flow) -> None:
         check_flow(flow, self._groups, self._meters)
+        if self.conntrack.datapath == "system":
+            check_kernel(flow)
         now = self._clock()
         entry = Entry(flow, now, now)
         self._flows[flow.key] = entry

@@ -189,10 +189,11 @@ class Compiler:
         return program
 
     def _network(self, name: str) -> Program:
-        program = Program(depends={("network", name)})
-        network = self.model.networks.get(name)
+        program = Program(depends={("network", name), HOSTS})
+        network, host = self.model.networks.get(name), self.model.host_by_datapath.get(self.datapath_id)
         if network is not None:
-            program.add(*network_flows(network, self.model.passages.into(name)))
+            kernel = host is not None and host.datapath_kind == "system"
+            program.add(*network_flows(network, self.model.passages.into(name), kernel))
         return program
 
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:

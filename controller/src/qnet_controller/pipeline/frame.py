@@ -272,8 +272,11 @@ _ADVERTISE: Actions = (
 )
 
 
-def network_flows(network: Network, passages: Iterable[Passage] = ()) -> Iterator[Flow]:
+def network_flows(network: Network, passages: Iterable[Passage] = (), kernel: bool = False) -> Iterator[Flow]:
     """Answers to ARP and ND for every address of the network's subnets; nobody else ever sees the request.
+
+    The `kernel`'s datapath cannot write an advertisement and refuses such a flow. Pods there are given their neighbour
+    by qnet_pod, so that they never ask (ADR 0019).
 
     And delivery of what callers of other networks open through `passages`: the pod sees them at an address of its own.
     """
@@ -293,6 +296,8 @@ def network_flows(network: Network, passages: Iterable[Passage] = ()) -> Iterato
             # The addresses change places by way of a register, which nothing needs any more.
             answer = (*_ANSWER, *_swap_protocol_addresses(), Output(PORT_IN_PORT))
             request = (_ARP, (ARP_OP, _ARP_REQUEST), (ARP_TPA, block, mask))
+        elif kernel:
+            continue
         else:
             answer, request = _ADVERTISE, (*_solicitation(), (ND_TARGET, block, mask))
         asked = match((VNI, network.vni), *request)

@@ -24,6 +24,8 @@ class Attachment:
 
     ``addresses`` carry their prefix length, such as ``10.10.0.7/16``. ``owned`` says whether the namespace is ours to
     make and to remove. ``transmit_checksum`` is False on the userspace datapath, which delivers packets without it.
+    ``neighbours`` are gateways whose MAC address the pod is told, ``virtual_mac``: the kernel's datapath cannot answer
+    neighbour solicitations. The IPv6 addresses of such a pod stand alone (/128), so that it asks for nobody else.
     """
 
     pod: str
@@ -35,13 +37,15 @@ class Attachment:
     gateways: tuple[str, ...]
     mtu: int
     transmit_checksum: bool
+    neighbours: tuple[str, ...] = ()
+    virtual_mac: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What is there for one pod: items of ``ip -j``, and settings that ``ip`` does not show.
 
-    ``routes`` are pairs of IP version and item.
+    ``routes`` are pairs of IP version and item. ``neighbours`` are those that do not expire: address to MAC.
     """
 
     namespace: bool = False
@@ -50,6 +54,7 @@ class Facts:
     link: Tree | None = None
     settings: dict[str, str | None] = dataclasses.field(default_factory=dict)
     routes: tuple[tuple[int, Tree], ...] = ()
+    neighbours: dict[str, str] = dataclasses.field(default_factory=dict)
     transmit_checksum: bool | None = None
 
     @property
@@ -145,6 +150,7 @@ def wanted(want: Attachment) -> Tree:
             "settings": "static",
             "addresses": sorted(want.addresses),
             "routes": sorted(_wanted_routes(want)),
+            "neighbours": dict.fromkeys(want.neighbours, want.virtual_mac),
             "transmit_checksum": want.transmit_checksum,
         },
     }
@@ -166,6 +172,7 @@ def present(want: Attachment, facts: Facts) -> Tree:
             "settings": "other" if _differing(pod_settings(), facts.settings) else "static",
             "addresses": sorted(_addresses(link)),
             "routes": sorted(_present_routes(want, facts)),
+            "neighbours": {key: mac for key, mac in facts.neighbours.items() if key in want.neighbours},
             "transmit_checksum": facts.transmit_checksum,
         },
     }
@@ -192,6 +199,7 @@ def plan(want: Attachment, facts: Facts) -> Steps:
         lines += ["link set dev lo up", f"link set dev {INTERFACE} up"]
     lines += _wrong_route_lines(want, facts)
     lines += _address_lines(set(want.addresses), set(_addresses(link)))
+    lines += _neighbour_lines(want, facts.neighbours)
     lines += _route_lines(want, facts, anew=bool(lines))
     return Steps(
         host=tuple(host_lines),
@@ -211,7 +219,8 @@ def _plan_anew(want: Attachment, facts: Facts) -> Steps:
     host_lines.append(f"link set dev {want.port_name} arp off")
     lines = ["link set dev lo up", f"link set dev {INTERFACE} up"]
     lines += _address_lines(set(want.addresses), set())
-    lines += [_route_line(route) for route in _default_routes(want)]
+    lines += _neighbour_lines(want, {})
+    lines += [_route_line(route) for route in _gateway_routes(want) + _default_routes(want)]
     return Steps(
         make_namespace=not facts.namespace,
         rebuild=True,
@@ -257,16 +266,30 @@ def _address_lines(want: set[str], have: set[str]) -> list[str]:
     ]
 
 
+def _neighbour_lines(want: Attachment, have: dict[str, str]) -> list[str]:
+    return [
+        f"neighbour replace {address} lladdr {want.virtual_mac} nud permanent dev {INTERFACE}"
+        for address in want.neighbours
+        if have.get(address) != want.virtual_mac
+    ]
+
+
+def _gateway_routes(want: Attachment) -> list[str]:
+    """The way to gateways that are in no subnet of the pod's addresses."""
+    return list(want.neighbours)
+
+
 def _default_routes(want: Attachment) -> list[str]:
     return [f"{DEFAULT[6 if ':' in gateway else 4]} via {gateway}" for gateway in want.gateways]
 
 
 def _subnet_routes(want: Attachment) -> list[str]:
-    return sorted({str(ipaddress.ip_interface(address).network) for address in want.addresses})
+    networks = {ipaddress.ip_interface(address).network for address in want.addresses}
+    return sorted(str(network) for network in networks if network.num_addresses > 1)
 
 
 def _wanted_routes(want: Attachment) -> list[str]:
-    return _default_routes(want) + _subnet_routes(want)
+    return _gateway_routes(want) + _default_routes(want) + _subnet_routes(want)
 
 
 def _present_routes(want: Attachment, facts: Facts) -> list[str]:
@@ -277,7 +300,7 @@ def _present_routes(want: Attachment, facts: Facts) -> list[str]:
             continue
         destination = DEFAULT[version] if route["dst"] == "default" else route["dst"]
         text = f"{destination} via {route['gateway']}" if "gateway" in route else destination
-        if route["dst"] == "default" or text in _subnet_routes(want):
+        if route["dst"] == "default" or text in _subnet_routes(want) or text in _gateway_routes(want):
             found.append(text)
     return sorted(set(found))
 
@@ -297,5 +320,5 @@ def _route_lines(want: Attachment, facts: Facts, anew: bool) -> list[str]:
     # The kernel makes the route of a subnet with the address; only one that was lost since then has to be put back.
     lost = [route for route in sorted(set(_subnet_routes(want)) - set(have)) if route in known]
     # A change of address or link can take routes with it, so then the default routes are set again.
-    missing = [route for route in _default_routes(want) if anew or route not in have]
+    missing = [route for route in _gateway_routes(want) + _default_routes(want) if anew or route not in have]
     return [_route_line(route) for route in lost + missing]

@@ -9,14 +9,17 @@ the port is gone before its namespace is taken apart. What was interrupted is fo
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _host_plan, _netns, _vswitch
+from ansible_collections.qiniu.qnet.plugins.module_utils import _host_plan, _model, _netns, _vswitch
 from ansible_collections.qiniu.qnet.plugins.module_utils._host_plan import Attachment, Facts, Steps, Tree
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import Database
 
 POD_KEY = "qnet-pod"
+ATTACHMENT_KEY = "qnet-attachment"
+KEPT = ("mac", "addresses", "gateways", "neighbours", "virtual_mac", "mtu", "transmit_checksum")
 
 
 class HostRefused(Exception):
@@ -33,6 +36,26 @@ class Joining:
 
     attachment: Attachment
     external_ids: dict[str, str]
+
+
+def with_length(item: t.Mapping[str, t.Any], kernel: bool) -> str:
+    """An address with its length; one of IPv6 on the kernel's datapath has no neighbours but its gateway."""
+    alone = kernel and ":" in item["address"]
+    return f"{item['address']}/{128 if alone else item['prefix_length']}"
+
+
+def notes(pod: _model.Pod, attachment: Attachment) -> dict[str, str]:
+    """What the port says of its pod, to declare it again if the intent is lost and to attach it after a boot."""
+    content: Tree = {"namespace": os.path.basename(attachment.namespace)}
+    content |= {key: getattr(attachment, key) for key in KEPT}
+    return {
+        POD_KEY: pod.key,
+        "qnet-service": pod.service_key,
+        "qnet-mac": pod.mac,
+        "qnet-addresses": ",".join(pod.addresses),
+        # Nothing where the namespace is not ours to make.
+        ATTACHMENT_KEY: json.dumps(content, sort_keys=True) if attachment.owned else "",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +253,10 @@ def _look_inside(facts: Facts) -> Facts:
         link=links[0],
         settings=_settings(_host_plan.pod_settings()),
         routes=tuple((version, route) for version in (4, 6) for route in _netns.show(f"-{version}", "route", "show")),
+        neighbours={
+            item["dst"]: item.get("lladdr", "")
+            for item in _netns.show("neighbour", "show", "dev", _host_plan.INTERFACE, "nud", "permanent")
+        },
         transmit_checksum=_netns.transmit_checksum(_host_plan.INTERFACE),
     )
 

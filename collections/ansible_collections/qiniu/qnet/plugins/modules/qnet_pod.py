@@ -19,7 +19,8 @@ description:
   - Takes one pod by its options, or many as a list; the ports of all pods of a call appear in one transaction.
   - A pod that is attached only in part (an interrupted run, a namespace somebody changed, a removed interface) is
     repaired.
-  - Network namespaces do not survive a reboot of the host. Running the play again attaches its pods again.
+  - Network namespaces do not survive a reboot of the host. The unit C(qnet-pods) of the role C(pods) makes those of
+    C(/run/netns) again, from what the ports say; running the play again does so as well.
   - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
     namespace is taken apart.
 extends_documentation_fragment: [qiniu.qnet.intent, qiniu.qnet.intent.revision]
@@ -397,18 +398,22 @@ class PodModule:
                     f"mtu: pod {pod['name']}: network {need['network']} has none either: give that of the overlay"
                 )
                 continue
+            kernel = switch.transmit_checksum
+            gateways = tuple(dict.fromkeys(item["gateway"] for item in need["addresses"]))
             attachment = Attachment(
                 pod=pod["name"],
                 port_name=need["port_name"],
                 namespace=_namespace(pod),
                 owned=_is_owned(pod),
                 mac=need["mac"],
-                addresses=tuple(f"{item['address']}/{item['prefix_length']}" for item in need["addresses"]),
-                gateways=tuple(dict.fromkeys(item["gateway"] for item in need["addresses"])),
+                addresses=tuple(_host_pods.with_length(item, kernel) for item in need["addresses"]),
+                gateways=gateways,
                 mtu=mtu,
                 transmit_checksum=switch.transmit_checksum,
+                neighbours=tuple(gateway for gateway in gateways if ":" in gateway) if kernel else (),
+                virtual_mac=_model.VIRTUAL_MAC,
             )
-            joining.append(Joining(attachment, _external_ids(state["pod"][pod["name"]])))
+            joining.append(Joining(attachment, _host_pods.notes(state["pod"][pod["name"]], attachment)))
         if faults:
             raise HostRefused(faults)
         return joining
@@ -465,16 +470,6 @@ def _namespace(pod: Options) -> str:
     if pod["pid"] is not None:
         return f"/proc/{pod['pid']}/ns/net"
     return _netns.path_of(_model.namespace_of(pod["name"]))
-
-
-def _external_ids(pod: _model.Pod) -> dict[str, str]:
-    """What the port says about its pod, enough to declare the pod again if the intent is lost."""
-    return {
-        _host_pods.POD_KEY: pod.key,
-        "qnet-service": pod.service_key,
-        "qnet-mac": pod.mac,
-        "qnet-addresses": ",".join(pod.addresses),
-    }
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ from ansible_collections.qiniu.qnet.tests.integration.pod_site import (
     prepare,
 )
 
+RESTORE = pathlib.Path(__file__).resolve().parents[6] / "roles/pods/files/qnet_pods_restore.py"
+NOTES = ("ovs-vsctl", "--format=json", "--columns=external_ids", "find", "Interface")
 pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
 
 
@@ -73,9 +75,16 @@ def test_attach_again_and_packets_flow(site: Site) -> None:
     assert link["mtu"] == first["pods"][0]["mtu"] == 1400
     assert "default via 10.10.0.1" in site.inside("g.s-1", "ip", "route")
     assert "default via fd10::1" in site.inside("g.s-1", "ip", "-6", "route")
-    assert site.host.run("ovs-vsctl", "get", "interface", PORT, "external_ids") == (
-        f'{{qnet-addresses="10.10.0.2,fd10::2", qnet-mac="{_model.mac_of(ONE)}", qnet-pod="{ONE}", qnet-service="g/s"}}'
-    )
+    said = dict(json.loads(site.host.run(*NOTES, f"name={PORT}"))["data"][0][0][1])
+    attachment = json.loads(said.pop("qnet-attachment"))
+    assert said == {
+        "qnet-addresses": "10.10.0.2,fd10::2", "qnet-mac": _model.mac_of(ONE), "qnet-pod": ONE, "qnet-service": "g/s"
+    }  # fmt: skip
+    assert attachment == {
+        "namespace": "g.s-1", "mac": _model.mac_of(ONE), "mtu": 1400, "transmit_checksum": False,
+        "addresses": ["10.10.0.2/16", "fd10::2/64"], "gateways": ["10.10.0.1", "fd10::1"],
+        "neighbours": [], "virtual_mac": _model.VIRTUAL_MAC,
+    }  # fmt: skip
     assert site.reaches("g.s-1", "10.10.0.3")
     assert site.reaches("g.s-1", "fd10::3")
     assert site.declared()[ONE]["addresses"] == ["10.10.0.2", "fd10::2"]
@@ -84,6 +93,23 @@ def test_attach_again_and_packets_flow(site: Site) -> None:
     assert again["changed"] is False
     assert again["diff"]["before"] == again["diff"]["after"]
     assert again["pods"] == first["pods"]
+
+
+def test_what_is_gone_after_a_boot_comes_back_without_a_play(site: Site) -> None:
+    """The program that the role `pods` runs at boot makes what the module would make."""
+    good(site.pods(**pods(ONE, TWO)))
+    site.host.kill("ovs-vswitchd")
+    for name, port in (("g.s-1", PORT), ("g.s-2", OTHER_PORT)):
+        site.host.run("ip", "link", "delete", port)
+        site.host.run("ip", "netns", "delete", name)
+    site.host.start_daemon()
+    said = site.host.run("python3", str(RESTORE))
+    assert said == "qnet-pods-restore: 2 pods are back"
+    again = good(site.pods(**pods(ONE, TWO)))
+    assert again["changed"] is False, again["diff"]
+    assert site.reaches("g.s-1", "10.10.0.3")
+    assert site.reaches("g.s-1", "fd10::3")
+    assert site.host.run("python3", str(RESTORE)) == "qnet-pods-restore: 0 pods are back"
 
 
 def test_tcp_data_is_whole_on_the_userspace_datapath(site: Site) -> None:

@@ -77,6 +77,31 @@ def test_an_attached_pod_needs_nothing() -> None:
     assert plan.present(WANT, facts()) == plan.wanted(WANT)
 
 
+def test_a_pod_on_the_kernels_datapath_is_told_its_gateway_and_asks_nobody_else() -> None:
+    want = dataclasses.replace(
+        WANT, addresses=("10.1.0.5/16", "fd00::5/128"), neighbours=("fd00::1",), virtual_mac="0a:00:00:00:00:01"
+    )
+    steps = plan.plan(want, plan.Facts())
+    told = steps.inside.index("neighbour replace fd00::1 lladdr 0a:00:00:00:00:01 nud permanent dev eth0")
+    assert steps.inside[told + 1 :] == (
+        "route replace fd00::1 dev eth0",
+        "route replace 0.0.0.0/0 via 10.1.0.1 dev eth0",
+        "route replace ::/0 via fd00::1 dev eth0",
+    )
+    before = plan.plan(want, facts()).inside  # it had the whole subnet
+    assert "route delete fd00::/64 dev eth0" not in before
+    assert before.index("address delete fd00::5/64 dev eth0") < before.index("address add fd00::5/128 dev eth0 nodad")
+    there = link(
+        addr_info=[{**item, "prefixlen": 128 if ":" in str(item["local"]) else 16} for item in link()["addr_info"]]
+    )
+    routes = tuple(row for row in ROUTES if row[1]["dst"] != "fd00::/64")
+    good = facts(
+        link=there, routes=(*routes, (6, {"dst": "fd00::1", "dev": "eth0"})), neighbours={"fd00::1": want.virtual_mac}
+    )
+    assert plan.plan(want, good).empty
+    assert plan.present(want, good) == plan.wanted(want)
+
+
 def test_from_nothing_everything_is_made_with_the_port_down() -> None:
     steps = plan.plan(WANT, plan.Facts())
     assert steps.make_namespace

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One play on hosts of three kinds, and packets between all of them."""
+
+from __future__ import annotations
+
+import pytest
+from tests.e2e.fleet import Fleet, Pod
+
+pytestmark = pytest.mark.timeout(1800)
+CONTAINERS, MACHINE = ("h1", "h2"), "v1"
+PORT = 12347
+OVERLAY_MTU = 1450
+IP_HEADERS = 28  # of an echo over IPv4: IP and ICMP
+
+
+def pod_on(pods: dict[str, Pod], host: str, group: str = "fop") -> Pod:
+    """A pod of a group that is on a host."""
+    return next(pod for name, pod in sorted(pods.items()) if pod.host == host and name.startswith(f"{group}/"))
+
+
+def pings(fleet: Fleet, pod: Pod, address: str, *words: str) -> str:
+    """What ping in a pod prints, its errors too."""
+    line = " ".join(("ip netns exec", pod.namespace, "ping", "-W", "2", *words, address, "2>&1 || true"))
+    return fleet.run(pod.host, "sh", "-c", line)
+
+
+def test_the_hosts_are_of_three_kinds(fop: Fleet) -> None:
+    kinds = {
+        host: (
+            fop.run(host, "sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME"),
+            fop.run(host, "ovs-vsctl", "get", "Bridge", "br-int", "datapath_type").strip('"') or "system",
+            fop.run(host, "sh", "-c", "test -e /sys/class/net/vxlan_sys_4789 && echo kernel || echo own"),
+        )
+        for host in fop.groups["switches"]
+    }
+    assert kinds == {
+        "h1": ("bookworm", "netdev", "own"),
+        "h2": ("trixie", "netdev", "own"),
+        "v1": ("bookworm", "system", "kernel"),
+    }
+
+
+def test_site_again_changes_nothing(fop: Fleet) -> None:
+    assert fop.play("site", "fop").changed == {}
+
+
+def test_fop_reaches_what_it_should_on_all_of_them(fop: Fleet) -> None:
+    fop.play("verify", "fop")
+
+
+def test_no_controller_meets_a_flow_that_a_switch_refuses(fop: Fleet) -> None:
+    for host in fop.groups["controllers"]:
+        log = fop.run(host, "journalctl", "--unit=qnet-controller", "--boot", "--output=cat", "--quiet")
+        assert [line for line in log.splitlines() if " refuses " in line] == []
+
+
+def test_pods_learn_their_mtu_and_it_is_what_the_path_carries(fop: Fleet, pods: dict[str, Pod]) -> None:
+    """Unbroken up to the MTU; above it refused by the pod's own kernel at once, or sent in fragments."""
+    whole = OVERLAY_MTU - IP_HEADERS
+    for sender in (*CONTAINERS, MACHINE):
+        for receiver in {*CONTAINERS, MACHINE} - {sender}:
+            pod, peer = pod_on(pods, sender), pod_on(pods, receiver)
+            where = f"{pod.name} on {sender} to {peer.name} on {receiver}"
+            assert " 0% packet loss" in pings(fop, pod, peer.address, "-c2", "-M", "do", "-s", str(whole)), where
+            assert "essage too long" in pings(fop, pod, peer.address, "-c1", "-M", "do", "-s", str(whole + 1)), where
+            assert " 0% packet loss" in pings(fop, pod, peer.address, "-c2", "-M", "dont", "-s", "4000"), where
+
+
+@pytest.mark.parametrize("host", ["h1", "h2", "v1"])
+def test_a_service_ip_balances_from_every_kind_of_host(fop: Fleet, pods: dict[str, Pod], host: str) -> None:
+    caller = pod_on(pods, host)
+    image = [pod for name, pod in pods.items() if name.startswith("fop/image-")]
+    for protocol in ("tcp", "udp"):
+        with fop.serving(image, f"serve-{protocol}", "{}", PORT, 120):
+            seen = fop.ask(caller, "ask", protocol, "10.96.0.20", PORT, 60)
+        assert seen["errors"] == []
+        names = {name for name, _ in seen["answers"]}
+        assert names == {pod.name for pod in image}
+        for name, address in seen["answers"]:
+            assert address == caller.address or name == caller.name  # a pod that calls itself sees the Service IP
