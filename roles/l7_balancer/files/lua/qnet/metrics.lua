@@ -31,7 +31,7 @@ local function name_of(variables)
     return listener and listener ~= "" and listener .. "/|" or nil
 end
 
--- In the way of every request: as little as possible, and no table for each.
+-- For requests whose route and service are looked up: several backends, none, or an error's page.
 function metrics.log()
     local variables = ngx.var
     local name = name_of(variables)
@@ -42,11 +42,16 @@ function metrics.log()
     if route and route.method == "least_connections" then
         choose.done(ngx.ctx)
     end
+    metrics.count(name)
+end
+
+-- In the way of every request: as little as possible, and no table for each.
+function metrics.count(name)
     local own = counters[name] or counters_of(name)
     local status, took = ngx.status, ngx.now() - ngx.req.start_time()
     own.statuses[status] = (own.statuses[status] or 0) + 1
     own.seconds = own.seconds + took
-    own.bytes = own.bytes + tonumber(variables.bytes_sent)
+    own.bytes = own.bytes + tonumber(ngx.var.bytes_sent)
     for position = 1, #BUCKETS do
         if took <= BUCKETS[position] then
             own.buckets[position] = (own.buckets[position] or 0) + 1

@@ -6,6 +6,7 @@ local pods = {}
 local shared = ngx.shared.qnet_pods
 local health = ngx.shared.qnet_health
 local known, services = -1, {}
+local looked -- when this worker last asked for the version
 
 -- Take over a new set. Returns nil and a reason when it is not one.
 function pods.put(text)
@@ -17,11 +18,13 @@ function pods.put(text)
     if not ok then
         return nil, reason
     end
+    looked = nil
     return shared:incr("version", 1, 0)
 end
 
 -- Something about pods has changed that is not in the set: a check failed, or passes again.
 function pods.touch()
+    looked = nil
     shared:incr("version", 1, 0)
 end
 
@@ -41,11 +44,16 @@ local function parse(version)
     end
 end
 
--- The service as it is now: allowed, ports, pods; nil when nothing is known of it.
+-- The service as it is now: allowed, ports, pods; nil when nothing is known of it. The version is asked for once for all
+-- requests of one turn of the worker's loop, at most a millisecond.
 function pods.service(name)
-    local version = shared:get("version") or 0
-    if version ~= known then
-        parse(version)
+    local now = ngx.now()
+    if now ~= looked then
+        looked = now
+        local version = shared:get("version") or 0
+        if version ~= known then
+            parse(version)
+        end
     end
     return services[name], known
 end

@@ -83,9 +83,15 @@ def write_hashes(conf: Conf, routes: int) -> None:
     conf.add("map_hash_max_size", 4096 + 64 * routes)
 
 
+def _log_line(known: Mapping[str, str]) -> str:
+    """The format of a line; what is known of a route by its configuration is written into it, not looked up."""
+    values = {**dict(_LOG), **known}
+    fields = (f'"{name}":{value}' if name in _NUMBERS else f'"{name}":"{value}"' for name, value in values.items())
+    return "{" + ",".join(fields) + "}"
+
+
 def _write_log(conf: Conf, site: Site) -> None:
-    fields = (f'"{name}":{value}' if name in _NUMBERS else f'"{name}":"{value}"' for name, value in _LOG)
-    conf.add("log_format", "qnet", "escape=json", "{" + ",".join(fields) + "}")
+    conf.add("log_format", "qnet", "escape=json", _log_line({}))
     conf.flags("access_log", *ACCESS_LOG[:1], "qnet", *ACCESS_LOG[1:])
     with conf.block("map", "$status", "$qnet_is_error"):
         conf.flags("default", "0")
@@ -110,6 +116,12 @@ def _write_names(conf: Conf, site: Site, routes: Sequence[Route]) -> None:
             conf.flags("default", '""')
             for backend in backends:
                 conf.add(backend.upstream, value_of(backend))
+    for route in routes:
+        if len(route.backends) == 1 and not route.get("access_log", "format"):
+            service = route.backends[0].service
+            known = {"listener": route.listener, "route": route.key, "service": service}
+            known["tenant"] = site.tenants.get(service.split("/")[0], "")
+            conf.add("log_format", f"qnet_{route.number}", "escape=json", _log_line(known))
 
 
 def _write_route_globals(conf: Conf, route: Route, addresses: Mapping[tuple[str, str], str]) -> None:
@@ -215,8 +227,7 @@ def _write_server(conf: Conf, listener: Listener, server: Server, context: Conte
         words += [] if server.names else ["default_server"]
         conf.flags("listen", str(listener.port), *words)
         conf.add("server_name", *(server.names or ("_",)))
-        for variable in VARIABLES:
-            conf.add("set", f"$qnet_{variable}", listener.name if variable == "listener" else "")
+        conf.add("set", "$qnet_listener", listener.name)
         if server.certificate is not None:
             write_tls(conf, listener, server.certificate, context)
         _write_client_connections(conf, listener)

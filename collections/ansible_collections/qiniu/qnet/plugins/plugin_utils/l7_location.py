@@ -49,8 +49,10 @@ def write_location(conf: Conf, listener: Listener, route: Route, context: Contex
 
 def _write_identity(conf: Conf, route: Route) -> None:
     conf.add("set", "$qnet_route", route.key)
-    if len(route.backends) == 1:
-        conf.add("set", "$qnet_backend", route.backends[0].upstream)
+    if len(route.backends) < 2:  # none: an earlier route may have sent the request here (rewrite, then: search)
+        conf.add("set", "$qnet_backend", route.backends[0].upstream if route.backends else "")
+    if len(route.backends) == 1 and route.method != "least_connections":
+        conf.lua("log_by_lua_block", f'require("qnet.metrics").count("{route.key}|{route.backends[0].service}")')
 
 
 def _has_maintenance(route: Route) -> bool:
@@ -115,9 +117,11 @@ def _write_client(conf: Conf, route: Route) -> None:
             conf.flags("gzip_vary", "on")
         if "proxied" in compression:
             conf.flags("gzip_proxied", "any" if compression["proxied"] else "off")
-    if log := route.get("access_log"):
+    log = route.get("access_log", default={})
+    one = len(route.backends) == 1
+    if log or one:
         conf.mark(f"{route.path}.access_log")
-        name = f"qnet_{route.number}" if log.get("format") else "qnet"
+        name = f"qnet_{route.number}" if log.get("format") or one else "qnet"
         only = ["if=$qnet_is_error"] if log.get("only_errors") else []
         where = [ACCESS_LOG[0], name, *ACCESS_LOG[1:], *only]
         conf.flags("access_log", *(where if log.get("enabled", True) else ["off"]))
@@ -208,7 +212,7 @@ def _write_backends(conf: Conf, listener: Listener, route: Route, context: Conte
         conf.lua("access_by_lua_block", f'require("qnet.choose").admit("{route.key}")')
     if route.get("sticky"):
         conf.lua("header_filter_by_lua_block", f'require("qnet.choose").stick("{route.key}")')
-    _write_request_headers(conf, route, family)
+    _write_request_headers(conf, listener, route, family)
     _write_proxy_options(conf, route, family, context)
     if family == "proxy":
         _write_cache(conf, route)
@@ -237,11 +241,11 @@ def _write_rewrites(conf: Conf, route: Route) -> None:
         conf.add("rewrite", f"^{pattern}(?:/(.*))?$", new.rstrip("/") + "/$1", "break")
 
 
-def _write_request_headers(conf: Conf, route: Route, family: str) -> None:
+def _write_request_headers(conf: Conf, listener: Listener, route: Route, family: str) -> None:
     conf.mark(f"{route.path}.headers")
     headers = dict(route.get("headers", "request_set", default={}))
     removed = route.get("headers", "request_remove", default=())
-    values = {"Host": route.get("headers", "host", default="$qnet_host"), **_forwarded(route)}
+    values = {"Host": route.get("headers", "host", default="$qnet_host"), **_forwarded(listener, route)}
     if family == "proxy":
         kept = "1" if keepalive_of(route) else "0"
         if route.get("websocket", default=True):
@@ -260,12 +264,13 @@ def _write_request_headers(conf: Conf, route: Route, family: str) -> None:
         conf.add(f"{family}_set_header", name, value)
 
 
-def _forwarded(route: Route) -> dict[str, str]:
+def _forwarded(listener: Listener, route: Route) -> dict[str, str]:
     how = route.get("headers", "forwarded", default="replace")
     if how == "none":
         return dict.fromkeys(_FORWARDED, "")
     client = "$proxy_add_x_forwarded_for" if how == "append" else "$remote_addr"
-    return dict(zip(_FORWARDED, ("$remote_addr", client, "$scheme", "$qnet_host", "$server_port"), strict=True))
+    scheme = "https" if listener.tls else "http"
+    return dict(zip(_FORWARDED, ("$remote_addr", client, scheme, "$qnet_host", str(listener.port)), strict=True))
 
 
 def tries_of(route: Route) -> int:
