@@ -156,6 +156,9 @@ def test_what_is_predicted_to_be_cut_is_cut_on_live_switches(tmp_path: Path) -> 
             streams.close()
             for name in ("a/s", "a/t"):
                 fleet.module("qnet_export", service=name, to="b", direct=True, wait=True)
+        more = [{"name": "a/s-9", "service": "a/s"}]
+        gained = fleet.module("qnet_pod", state="declared", pods=more, **asked)["what_if"]["gained"]
+        assert {(item["group"], item["target"]) for item in gained} == {("a", "a/s-9"), ("b", "a/s-9")}
 
 
 def stopped(streams: Streams) -> set[int]:

@@ -295,3 +295,12 @@ def _detach(item: Leaving, links: set[str]) -> None:
         _netns.batch([f"link delete dev {item.port_name}"])
     if item.namespace is not None and os.path.lexists(item.namespace):
         _netns.remove(os.path.basename(item.namespace))
+
+
+def namespace_path(pod: t.Mapping[str, t.Any]) -> str:
+    """The network namespace of a pod as the options of the module say it: given, of a process, or qnet's own."""
+    if pod["namespace_path"] is not None:
+        return str(pod["namespace_path"])
+    if pod["pid"] is not None:
+        return f"/proc/{pod['pid']}/ns/net"
+    return _netns.path_of(_model.namespace_of(pod["name"]))

@@ -152,13 +152,13 @@ def converge(module: AnsibleModule, planner: _ovsdb.Planner) -> tuple[_ovsdb.Out
         "generation": outcome.generation,
     }
     if module.check_mode:
-        _predict(module, plan, result)
+        predict(module, plan, result)
     elif module.params["wait"]:
         _wait(module, result, began)
     return outcome, result
 
 
-def _predict(module: AnsibleModule, plan: _plan.Plan, result: dict[str, t.Any]) -> None:
+def predict(module: AnsibleModule, plan: _plan.Plan, result: dict[str, t.Any]) -> None:
     """Say in check mode with diff what the change would mean, as far as a controller can be asked here."""
     if not module._diff or not plan.changed:
         return

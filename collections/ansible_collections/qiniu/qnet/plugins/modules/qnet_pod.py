@@ -142,6 +142,10 @@ options:
     description: Where the C(Open_vSwitch) database of this host listens.
     type: str
     default: unix:/run/openvswitch/db.sock
+  controller_api:
+    description: Where a controller answers, as an URL. It is asked in check mode with diff and O(state=declared).
+    type: str
+    default: http://127.0.0.1:9680
   wait_seconds:
     description: How long to wait until C(ovs-vswitchd) has taken over the ports; V(0) does not wait.
     type: int
@@ -212,6 +216,10 @@ generation:
   returned: success, except O(state=detached)
   type: int
   sample: 12
+what_if:
+  description: What the change would do, as M(qiniu.qnet.qnet_tenant) says it.
+  returned: in check mode with diff and O(state=declared), when there is something to change
+  type: dict
 detached:
   description: The pods that were taken off this host.
   returned: success, except O(state=declared)
@@ -266,6 +274,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
     "wait_seconds": {"type": "int", "default": 30},
     "revision": {"type": "int"},
+    "controller_api": _module.CHANGE_OPTIONS["controller_api"],
     **_module.DATABASE_OPTIONS,
 }
 KEY = re.compile(r"([^/\s]+)/([^/\s]+)")
@@ -277,8 +286,7 @@ class PodModule:
     """One call of the module."""
 
     def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.options: Options = module.params
+        self.module, self.options = module, t.cast(Options, module.params)
         self.asked: list[Options] = self.options["pods"] if self.options["pods"] is not None else [self.options]
         self.path = "pods" if self.options["pods"] is not None else ""
 
@@ -289,6 +297,8 @@ class PodModule:
         if state == "declared":
             outcome, result = self._intend(self._plan_declaration, self.module.check_mode)
             result["pods"] = [self._describe(outcome.state, pod) for pod in self.asked]
+            if self.module.check_mode:
+                _module.predict(self.module, outcome.plan, result)
             return result
         switch = _host_pods.Switchboard(
             _vswitch.connect(self.options["switch_database"]), self.options["bridge"], self.options["wait_seconds"]
@@ -403,7 +413,7 @@ class PodModule:
             attachment = Attachment(
                 pod=pod["name"],
                 port_name=need["port_name"],
-                namespace=_namespace(pod),
+                namespace=_host_pods.namespace_path(pod),
                 owned=_is_owned(pod),
                 mac=need["mac"],
                 addresses=tuple(_host_pods.with_length(item, kernel) for item in need["addresses"]),
@@ -428,7 +438,9 @@ class PodModule:
 
     @staticmethod
     def _leaving(pod: Options) -> Leaving:
-        return Leaving(pod["name"], _model.port_name_of(pod["name"]), _namespace(pod) if _is_owned(pod) else None)
+        return Leaving(
+            pod["name"], _model.port_name_of(pod["name"]), _host_pods.namespace_path(pod) if _is_owned(pod) else None
+        )
 
     def _describe(self, state: _model.State, pod: Options) -> Options:
         need: Options = dict(_pods.attachment(state, pod["name"]))
@@ -437,7 +449,7 @@ class PodModule:
             "name": need.pop("pod"),
             **need,
             "mtu": min(mtus) if mtus else None,
-            "namespace_path": _namespace(pod),
+            "namespace_path": _host_pods.namespace_path(pod),
         }
 
     def _merge(self, intent: Options, host: HostOutcome, leaving: t.Sequence[Leaving]) -> Options:
@@ -462,14 +474,6 @@ def _split(name: str) -> Options:
 
 def _is_owned(pod: Options) -> bool:
     return pod["namespace_path"] is None and pod["pid"] is None
-
-
-def _namespace(pod: Options) -> str:
-    if pod["namespace_path"] is not None:
-        return str(pod["namespace_path"])
-    if pod["pid"] is not None:
-        return f"/proc/{pod['pid']}/ns/net"
-    return _netns.path_of(_model.namespace_of(pod["name"]))
 
 
 def main() -> None:
