@@ -97,6 +97,24 @@ def test_flows_carry_names_and_counters_and_strangers_are_marked(process: Proces
     assert qnet("flows", "--host", "h7")[1] == "qnet flows: host: 'h7' is not a host\n"
 
 
+def test_drops_are_shown_by_pod_and_reason(process: Process, switch: Vswitch) -> None:
+    def dropped(reason: str) -> int:
+        code, text = qnet("drops", "--json")
+        assert code == 0, text
+        rows = [row for row in json.loads(text)["drops"] if row["reason"] == reason]
+        return sum(row["packets"] for row in rows if row["sender"] == "pod entry/web-3")
+
+    before = dropped("spoofed_mac")
+    packet = f"{'ff' * 6}060504030201{'0806'}{'00' * 46}"
+    for _ in range(3):
+        switch.ofctl("packet-out", f"in_port=3 packet={packet} actions=resubmit(,0)")
+    assert dropped("spoofed_mac") == before + 3
+    code, text = qnet("drops", "--events")
+    assert code == 0
+    assert re.search(r"^h1 +pod entry/web-3 +spoofed_mac +\d+$", text, re.MULTILINE), text
+    assert "h1 pod entry/web-3: 3 packets dropped: source MAC address is not its own" in text
+
+
 def test_a_cookie_leads_back_to_its_object(process: Process, switch: Vswitch) -> None:
     line = next(line for line in switch.flows() if "10.10.0.3" in line and "table=0" in line)
     found = re.search(r"cookie=(0x[0-9a-f]+)", line)

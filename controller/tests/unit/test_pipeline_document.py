@@ -46,7 +46,18 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             ),
             Sample(160, "drop", "An unknown VTEP is refused for a while; the controller is not asked again meanwhile."),
             Sample(110, "ff02::", "What every kernel tells its IPv6 link unasked is dropped, though no abuse."),
-            Sample(100, "drop", "Anything else from a pod's port is spoofed or not IP: dropped and counted."),
+            Sample(
+                112, "nd_target", "A kernel asks whether somebody has the link-local address that it is going to use."
+            ),
+            Sample(111, "icmpv6_type=135", "Neighbour solicitations in the name of others: counted by this reason."),
+            Sample(111, "icmpv6_type=136", "Neighbour advertisements, which only the switch makes."),
+            Sample(111, "icmpv6_type=13", "Router advertisements and redirects (134, 137)."),
+            Sample(104, "eth_dst", "Multicast and broadcast of a pod."),
+            Sample(103, "udp_dst", "DHCP."),
+            Sample(102, "arp", "ARP that is no request from the pod's own addresses."),
+            Sample(102, "ip", "IP from an address that is not the pod's, or not to the virtual MAC address."),
+            Sample(101, "drop", "Anything else with the pod's MAC address, neither IP nor ARP."),
+            Sample(100, "drop", "Any other MAC address. Each of these flows counts for its pod and its reason."),
             Sample(
                 10, "controller", "The first packet of a sender behind the tunnel asks, through the tunnel's meter."
             ),

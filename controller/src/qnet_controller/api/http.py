@@ -21,7 +21,7 @@ from ..controller.switch import Switch
 from ..controller.trace import Unknown
 from ..openflow.events import Refused, SessionClosed
 from ..ovsdb.rows import MalformedRow
-from . import receipt, what_if
+from . import drops, receipt, what_if
 from .others import Others, controllers_only
 
 CONTROLLER = web.AppKey("controller", Controller)
@@ -150,6 +150,16 @@ async def _own_receipt(request: web.Request) -> web.Response:
     return _json(await receipt.own(request.app[CONTROLLER], asked["generation"], asked["seconds"]))
 
 
+async def _drops(request: web.Request) -> web.Response:
+    """/v1/drops: what was dropped for a reason, by sender and reason, and what has happened lately."""
+    return _json(await drops.whole(request.app[CONTROLLER], request.app[OTHERS]))
+
+
+async def _own_drops(request: web.Request) -> web.Response:
+    """Asked by other controllers: what our switches have dropped."""
+    return _json(await drops.own(request.app[CONTROLLER]))
+
+
 async def _what_if(request: web.Request) -> web.Response:
     """/v1/what-if: what changes would do, `{"changes": [{"table": …, "key": …, "row": {…} or null}]}`."""
     return _json(await what_if.whole(request.app[CONTROLLER], request.app[OTHERS], await request.json()))
@@ -176,6 +186,8 @@ def application(controller: Controller) -> web.Application:
     app.router.add_post("/v1/verify", _verify)
     app.router.add_get("/v1/receipt", _receipt)
     app.router.add_post("/v1/receipt/own", _own_receipt)
+    app.router.add_get("/v1/drops", _drops)
+    app.router.add_post("/v1/drops/own", _own_drops)
     app.router.add_post("/v1/what-if", _what_if)
     app.router.add_post("/v1/what-if/own", _own_what_if)
     return app

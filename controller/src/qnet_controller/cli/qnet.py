@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`qnet status|trace|flows|explain`: asks the controller of this host. For people; `--json` for programs."""
+"""`qnet status|trace|flows|drops|verify|explain`: asks the controller of this host.
+
+For people; `--json` for programs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     which = flows.add_mutually_exclusive_group(required=True)
     which.add_argument("--pod", metavar="GROUP/POD", help="only the flows of this pod, on its host")
     which.add_argument("--host", metavar="HOST", help="all flows of this host")
+    drops = verb("drops", "Show what was dropped for spoofing and other reasons, by sender and reason")
+    drops.add_argument("--events", action="store_true", help="also show what has happened lately")
     verify = verb("verify", "Compare what the switches hold with what this controller, as their master, intends")
     verify.add_argument("--repair", action="store_true", help="put right what differs")
     explain = verb("explain", "Name the object that a flow's cookie leads back to")
@@ -169,6 +175,17 @@ def show_flows(answer: dict[str, Any]) -> tuple[str, int]:
     return columns(rows), EXIT_NO if foreign else EXIT_OK
 
 
+def show_drops(answer: dict[str, Any]) -> tuple[str, int]:
+    """A sender and reason on a line, then what has happened, if that was asked for."""
+    rows: list[Sequence[object]] = [("HOST", "SENDER", "REASON", "PACKETS")]
+    rows += [(row["host"], row["sender"], row["reason"], row["packets"]) for row in answer["drops"]]
+    lines = [columns(rows) if answer["drops"] else "nothing was dropped for spoofing"]
+    for event in answer.get("events", ()):
+        at = datetime.fromtimestamp(event["time"], UTC).isoformat(timespec="seconds")
+        lines.append(f"{at} {event['host']} {event['sender']}: {event['text']}")
+    return "\n".join(lines), EXIT_OK
+
+
 def show_verify(answer: dict[str, Any]) -> tuple[str, int]:
     """A difference on a line, with a packet that meets it."""
     checked = f"checked as master: {', '.join(answer['hosts']) or 'no switch'}"
@@ -192,6 +209,7 @@ def show_explain(answer: dict[str, Any]) -> tuple[str, int]:
 
 _SHOW: dict[str, Callable[[dict[str, Any]], tuple[str, int]]] = {
     "status": show_status, "trace": show_trace, "flows": show_flows, "verify": show_verify,
+    "drops": show_drops,
     "explain": show_explain,
 }  # fmt: skip
 
@@ -218,6 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failed as error:
         print(f"qnet {arguments.verb}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    if arguments.verb == "drops" and not arguments.events and not arguments.json:
+        answer.pop("events", None)
     text, status = _SHOW[arguments.verb](answer)
     print(json.dumps(answer, indent=2) if arguments.json else text)
     return status

@@ -24,6 +24,7 @@ from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port, Tampered
 from ..pipeline.program import SwitchProgram
 from . import names, status, warm
+from .drops import Drops
 from .expiry import Expiry
 from .health import Health
 from .mastership import Mastership
@@ -63,6 +64,7 @@ class Controller:
         self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
         self._packets = Packets(self.model, self.metrics, self._flush, self._commit, self._adopt_later)
+        self.drops = Drops(lambda: self.model, self.switches, self.metrics)
         self._expiry = Expiry(self.model, self.receipts, self._touch)
         self.loaded = False
         self.settled = False
@@ -488,6 +490,7 @@ class Controller:
             self._settling.cancel()
         self.receipts.stop()
         self._health.close()
+        self.drops.stop()
         for switch in list(self.switches.values()):
             switch.stop()
         for session in list(self._sessions):

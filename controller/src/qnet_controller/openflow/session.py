@@ -323,7 +323,12 @@ class Session(Stream):
         return codec.read_role(reply)
 
     def _collect(
-        self, kind: Multipart, done: Callable[[list[bytes]], None], failed: Callable[[Exception], None]
+        self,
+        kind: Multipart,
+        done: Callable[[list[bytes]], None],
+        failed: Callable[[Exception], None],
+        cookie: int = 0,
+        mask: int = 0,
     ) -> None:
         if self._transport is None or self._transport.is_closing():
             failed(SessionClosed(str(self)))
@@ -332,7 +337,7 @@ class Session(Stream):
         request = _Request((Type.MULTIPART_REPLY,), lambda _: done(request.parts), failed, kind)
         self._requests[xid] = request
         # In the order of the commands: a dump shows what was sent before it.
-        self._outbox.emit(codec.multipart_request(kind, xid))
+        self._outbox.emit(codec.multipart_request(kind, xid, cookie, mask))
 
     def fetch_ports(self, done: Callable[[list[Port]], None], failed: Callable[[Exception], None]) -> None:
         """Ask for the ports. `done` is called in the order of the wire: a later port status comes after it."""
@@ -389,8 +394,10 @@ class Session(Stream):
         )
         return cast(Dump, await self._reply(future))
 
-    async def fetch_traffic(self) -> list[tuple[InstalledFlow, Traffic]]:
-        """Ask for the flows and what each has carried; a slave may ask too.
+    async def fetch_traffic(self, cookie: int = 0, mask: int = 0) -> list[tuple[InstalledFlow, Traffic]]:
+        """Ask for the flows (with `mask`: those with this part of a cookie) and what each has carried.
+
+        A slave may ask too.
 
         Raises:
             Refused: the switch does not say.
@@ -401,6 +408,8 @@ class Session(Stream):
             Multipart.FLOW_DESC,
             lambda parts: None if future.done() else future.set_result(parts),
             lambda error: None if future.done() else future.set_exception(error),
+            cookie,
+            mask,
         )
         return [flow for part in await self._reply(future) for flow in reading.counted_flows(part)]
 

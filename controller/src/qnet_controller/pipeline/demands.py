@@ -397,7 +397,7 @@ class Compiler:
             terms += [ip.term, (ip.source, number(source.address))]
             priority = 140
         return flow(
-            Table.ADMISSION, priority, match(*terms), (), Feature.REFUSED, f"vtep {source.vtep.hex()}",
+            Table.ADMISSION, priority, match(*terms), (), Feature.FORGED_TUNNEL, f"vtep {source.vtep.hex()}",
             hard=self.settings.drop_timeout_seconds, notify=True,
         )  # fmt: skip
 

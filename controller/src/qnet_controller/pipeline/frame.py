@@ -68,6 +68,7 @@ from .messages import (
     flow,
     match,
 )
+from .spoofed import spoofed_flows
 from .tables import Table
 
 VIRTUAL_MAC = 0x0A0000000001
@@ -192,7 +193,7 @@ def pod_flows(
     def own(table: Table, priority: int, matching: Match, *actions: Action) -> Flow:
         return flow(table, priority, matching, actions, Feature.POD, owner)
 
-    yield flow(Table.ADMISSION, 100, match((IN_PORT, port)), (), Feature.REFUSED, owner)
+    yield from spoofed_flows(pod, port, link_local(pod.mac))
     # What every kernel says to its link unasked, such as which groups it listens to: dropped as well, but no abuse.
     yield own(Table.ADMISSION, 110, match((IN_PORT, port), (ETH_SRC, mac), IPV6.term, _LINK_LOCAL_MULTICAST))
     for ip in FAMILIES:

@@ -157,9 +157,21 @@ class Feature(IntEnum):
     ARRIVED = 13
     SCOPE = 14  # a refusal that covers more than a pair
     ASKS = 15  # what it leaves open
+    # Reasons to drop that are counted apart; all of them have the bit of DROP_REASONS.
+    SPOOFED_MAC = 64
+    SPOOFED_IP = 65
+    SPOOFED_ARP = 66
+    SPOOFED_ND = 67
+    ROUTER = 68
+    DHCP = 69
+    GROUP_ADDRESS = 70
+    NOT_IP = 71
+    FORGED_TUNNEL = 72
+    QUARANTINED = 73
 
 
 COOKIE_MAGIC = 0x71  # "q"
+DROP_REASONS = 0x40
 
 
 @lru_cache(1 << 16)

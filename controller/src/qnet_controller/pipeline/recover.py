@@ -12,7 +12,15 @@ from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
 from .scopes import Scope, recovered
 from .tables import Table
 
-_ROOTS = {Feature.PLAN, Feature.REFUSED, Feature.IDENTITY, Feature.LOCATION, Feature.ARRIVED, Feature.SCOPE}
+_ROOTS = {
+    Feature.PLAN,
+    Feature.REFUSED,
+    Feature.IDENTITY,
+    Feature.LOCATION,
+    Feature.ARRIVED,
+    Feature.SCOPE,
+    Feature.FORGED_TUNNEL,
+}
 
 
 def recover(item: InstalledFlow) -> Demand | None:
