@@ -10,6 +10,7 @@ Usage: qnet-underlay {attach|detach} INTERFACE BRIDGE
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -60,13 +61,26 @@ def routes(family: str, device: str) -> list[str]:
 
 
 def move(source: str, target: str) -> None:
-    """Move every address and route from one device to the other in one go, so that no connection is lost."""
+    """Move every address and route from one device to the other in one go, so that no connection is lost.
+
+    Where that fails half-way, they go back: a host that is reached through them stays reachable.
+    """
     moved = addresses(source)
     if not moved:
         return
     moved_routes = {family: routes(family, source) for family in ("-4", "-6")}
+    try:
+        carry(moved, moved_routes, source, target)
+    except SystemExit:
+        with contextlib.suppress(SystemExit):
+            carry(moved, moved_routes, target, source)
+        raise
+
+
+def carry(moved: list[str], moved_routes: dict[str, list[str]], source: str, target: str) -> None:
+    """Take addresses and routes off one device and put them on another."""
     batch = [f"link set dev {target} up", f"address flush dev {source} scope global"]
-    batch += [f"address add {address} dev {target}" for address in moved]
+    batch += [f"address replace {address} dev {target}" for address in moved]
     run("ip", "-batch", "-", stdin="\n".join(batch) + "\n")
     for family, lines in moved_routes.items():
         if lines:
