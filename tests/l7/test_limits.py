@@ -160,3 +160,24 @@ def test_connections_of_clients(scene: Scene) -> None:
     slow = f"exec 3<>/dev/tcp/127.0.0.1/{scene.listen}; printf 'GET / HTTP/1.1\\r\\n' >&3; timeout 15 cat <&3"
     done = subprocess.run(["bash", "-c", slow], capture_output=True, text=True, check=False)
     assert (done.returncode, "200 OK" in done.stdout) == (0, False)
+
+
+@covers("route.access", "route.basic_auth.users_file", "route.rate_limit.requests", "route.respond.status")
+def test_fixed_answers_and_redirects_are_guarded_like_backends(scene: Scene) -> None:
+    scene.files["users"] = "alice:{PLAIN}secret\n"
+    closed: dict[str, object] = {"access": [{"deny": "all"}]}
+    password = {"users_file": "users"}
+    scene.configure(
+        scene.route("answer", path="/answer", respond={"status": 200, "body": "inside"}, **closed),
+        scene.route("away", path="/away", redirect={"to": "/elsewhere"}, **closed),
+        scene.route("asked", path="/asked", respond={"status": 200, "body": "inside"}, basic_auth=password),
+        scene.route(
+            "few", path="/few", respond={"status": 200, "body": "few"}, rate_limit={"requests": 1, "per": "minute"},
+            headers={"response_set": {"X-Mine": "yes"}},
+        ),
+    )  # fmt: skip
+    assert [scene.get(path).status for path in ("/answer", "/away", "/asked")] == [403, 403, 401]
+    assert scene.get("/asked", "--user", "alice:secret").body == "inside"
+    first, second = scene.get("/few"), scene.get("/few")
+    assert (first.status, first.body, first.headers["x-mine"]) == (200, "few", "yes")
+    assert (second.status, second.headers["x-mine"]) == (429, "yes")

@@ -41,3 +41,14 @@ def test_metrics_count_requests_by_route_service_and_status(scene: Scene) -> Non
     names = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} <= told
+
+
+@covers("route.error_pages")
+def test_a_request_that_ends_with_a_page_is_logged_with_its_service_and_pod(scene: Scene) -> None:
+    page = {"statuses": [500], "body": "sorry"}
+    route = scene.route(balance={"method": "round_robin"}, error_pages=[page], intercept_errors=True)
+    scene.configure(route)
+    assert scene.get("/status/500").body == "sorry"
+    (line,) = scene.balancer.log()
+    assert (line["route"], line["service"], line["tenant"]) == ("web/all", "fop/image", "files")
+    assert line["pod"].startswith("image-")

@@ -115,6 +115,39 @@ def test_listeners_that_contradict_themselves_are_refused_with_the_place() -> No
     assert places(protocol="tcp", cache={"valid": [{"seconds": 1}]}) == [("cache",)]
 
 
+def test_what_would_be_passed_over_in_silence_over_tcp_is_refused() -> None:
+    tcp = {**HTTP, "protocol": "tcp", "port": 5432}
+    route = {"name": "r", "listener": "web", "backends": BACKENDS}
+
+    def places(**values: object) -> list[object]:
+        return [fault[0] for fault in _l7_rules.route_faults(tcp, {**route, **values})]
+
+    assert places(timeouts={"connect_seconds": 1}, retries={"tries": 2, "timeout_seconds": 3}) == []
+    assert places(timeouts={"read_seconds": 1}) == [("timeouts", "read_seconds")]
+    assert places(connection_limit={"most": 1, "status": 503}) == [("connection_limit", "status")]
+    assert places(session={"udp_answers": 1}) == [("session", "udp_answers")]
+    two = {**tcp, "certificates": [{"certificate": "a", "key": "a"}, {"certificate": "b", "key": "b"}]}
+    assert [fault[0] for fault in _l7_rules.listener_faults(two)] == [("certificates",)]
+
+
+def test_routes_that_share_connections_cannot_differ_in_who_may_connect() -> None:
+    tcp = {**HTTP, "protocol": "tcp", "port": 5432}
+    closed = [{"deny": "all"}]
+
+    def places(first: dict[str, object], second: dict[str, object], **listener: object) -> list[object]:
+        both = [
+            {"name": name, "listener": "web", "hosts": [f"{name}.org"], "backends": BACKENDS, **values}
+            for name, values in (("one", first), ("two", second))
+        ]
+        return [(position, fault[0]) for position, fault in _l7_rules.between_faults([{**tcp, **listener}], both)]
+
+    assert places({}, {}) == places({"access": closed}, {"access": closed}) == []
+    assert places({"access": closed}, {"access": closed}, access=closed) == []
+    assert places({}, {"access": closed}) == [(1, ("access",))]
+    assert places({"access": closed}, {}) == [(1, ("name",))]
+    assert places({}, {"send_proxy_protocol": True}) == [(1, ("send_proxy_protocol",))]
+
+
 def test_two_of_a_kind_are_refused() -> None:
     same = [{"name": name, "listener": "web", "path": "/a", "hosts": ["x.org"]} for name in ("one", "two")]
     assert [fault[0] for _, fault in _l7_rules.between_faults([HTTP], same)] == [("path",)]

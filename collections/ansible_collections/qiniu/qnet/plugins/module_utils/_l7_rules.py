@@ -25,6 +25,15 @@ RESERVED_PORTS = {
     "udp": {4789: "VXLAN"},
 }  # fmt: skip
 _PREFIXES = ("prefix", "prefix_first")
+# What of the shared groups there is over tcp and udp.
+_STREAM_PARTS = {
+    "timeouts": ("connect_seconds",),
+    "retries": ("tries", "timeout_seconds"),
+    "connection_limit": ("most", "key"),
+    "bandwidth": ("bytes_per_second", "upload_bytes_per_second"),
+}
+_STREAM_OWN = ("hosts", "backends", "split_by")
+"""What routes of one listener over tcp have each for themselves: they are told apart after the connection is there."""
 
 
 def method_of(route: Values) -> str:
@@ -63,6 +72,13 @@ def listener_faults(listener: Values) -> t.Iterator[Fault]:
         yield ("redirect_to_https",), f"has no use with {protocol}", "Use it with http, or remove it."
     if protocol in ("tcp", "udp"):
         yield from _only(listener, (*_l7_schema.LISTENER_COLUMNS, *_l7_schema.STREAM_LISTENER), protocol)
+        yield from _stream_parts(listener, protocol)
+    if protocol == "tcp" and len(listener.get("certificates", ())) > 1:
+        yield (
+            ("certificates",),
+            "has several, and over tcp there is one",
+            "Use https, or one certificate for all names.",
+        )
     if protocol == "udp" and "proxy_protocol" in listener:
         yield ("proxy_protocol",), "has no use with udp", "Remove it."
     if "client_verify" in listener.get("tls", {}) and "client_ca" not in listener["tls"]:
@@ -101,13 +117,24 @@ def _only(values: Values, known: t.Collection[str], protocol: str) -> t.Iterator
 def _stream_faults(listener: Values, route: Values) -> t.Iterator[Fault]:
     protocol = listener["protocol"]
     yield from _only(route, (*_l7_schema.ROUTE_COLUMNS, *_l7_schema.STREAM_ROUTE), protocol)
+    yield from _stream_parts(route, protocol)
     if "backends" not in route:
         yield ("backends",), f"is missing; a route over {protocol} needs it", "Add a service and its port."
+    for option in ("udp_answers", "udp_requests"):
+        if protocol == "tcp" and option in route.get("session", {}):
+            yield ("session", option), "has no use with tcp", "Remove it."
     if protocol == "udp" and "hosts" in route:
         yield ("hosts",), "has no use with udp", "Remove it."
     for position, backend in enumerate(route.get("backends", ())):
         if "when" in backend:
             yield ("backends", position, "when"), f"has no use with {protocol}", "Remove it."
+
+
+def _stream_parts(values: Values, protocol: str) -> t.Iterator[Fault]:
+    for group, known in _STREAM_PARTS.items():
+        for option in values.get(group, {}):
+            if option not in known:
+                yield (group, option), f"has no use with {protocol}", "Remove it, or use http or https."
 
 
 def _shared_faults(values: Values) -> t.Iterator[Fault]:
@@ -199,6 +226,26 @@ def between_faults(listeners: t.Sequence[Values], routes: t.Sequence[Values]) ->
                 rule = f"is taken by route {first} of the same listener ({where})"
                 field = "path" if path and "path" in route else "hosts" if host else "name"
                 yield position, ((field,), rule, "Change one of them, or merge the routes.")
+    yield from _stream_differences(listeners, routes)
+
+
+def _stream_differences(
+    listeners: t.Sequence[Values], routes: t.Sequence[Values]
+) -> t.Iterator[tuple[int | None, Fault]]:
+    """Options of a route that cannot be its own: who may connect, for example, is decided before its name is known."""
+    streams = {listener["name"]: listener for listener in listeners if listener["protocol"] in ("tcp", "udp")}
+    firsts: dict[str, Values] = {}
+    for position, route in enumerate(routes):
+        listener = streams.get(route["listener"])
+        if listener is None:
+            continue
+        first = firsts.setdefault(route["listener"], route)
+        for option in _l7_schema.STREAM_ROUTE:
+            mine, its = (one.get(option, listener.get(option)) for one in (route, first))
+            if option not in _STREAM_OWN and mine != its:
+                rule = f"differs from that of route {first['name']}, and both take connections of one listener"
+                hint = "Say the same in both, or give one of them a listener of its own."
+                yield position, ((option if option in route else "name",), rule, hint)
 
 
 def export_faults(

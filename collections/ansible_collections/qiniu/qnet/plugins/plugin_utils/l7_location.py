@@ -40,11 +40,31 @@ def write_location(conf: Conf, listener: Listener, route: Route, context: Contex
         _write_client(conf, route)
         _write_errors(conf, route)
         _write_response_headers(conf, route)
-        _write_action(conf, listener, route, context)
-        if snippet := route.get("snippet"):
-            conf.mark(f"{route.path}.snippet")
-            conf.raw(snippet)
+        if guarded := _is_guarded(route):
+            conf.add("try_files", f"{INTERNAL}none", f"@qnet_{route.number}")
+        else:
+            _write_action(conf, listener, route, context)
+            _write_snippet(conf, route)
+    if guarded:
+        with conf.block("location", f"@qnet_{route.number}"):
+            _write_client(conf, route)
+            _write_errors(conf, route)
+            _write_response_headers(conf, route)
+            _write_action(conf, listener, route, context)
+            _write_snippet(conf, route)
     _write_helpers(conf, route)
+
+
+def _is_guarded(route: Route) -> bool:
+    """Whether `return` must wait: it comes before nginx looks at who may come, so it has a location of its own."""
+    guards = ("access", "basic_auth", "auth_request", "rate_limit", "connection_limit")
+    return bool(route.get("redirect") or route.get("respond")) and any(route.get(guard) for guard in guards)
+
+
+def _write_snippet(conf: Conf, route: Route) -> None:
+    if snippet := route.get("snippet"):
+        conf.mark(f"{route.path}.snippet")
+        conf.raw(snippet)
 
 
 def _write_identity(conf: Conf, route: Route) -> None:

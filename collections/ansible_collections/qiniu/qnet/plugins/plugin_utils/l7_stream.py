@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import endpoint, write_hashes, write_shares, write_tls
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Listener, Route, Site, Values
@@ -68,7 +66,7 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
         return
     conf.mark(listener.path)
     number, first = listener.number, listener.routes[0]
-    if limit := _inherited(listener, "connection_limit"):
+    if limit := first.get("connection_limit"):
         key = limit.get("key", "$binary_remote_addr")
         conf.add("limit_conn_zone", key, f"zone=qnet_stream_{number}:4m")
     named = [route for route in listener.routes if route.get("hosts")]
@@ -92,7 +90,8 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
             conf.flags("ssl_preread", "on")
         for client in listener.values.get("real_client", {}).get("trusted", ()):
             conf.add("set_real_ip_from", "0.0.0.0/0" if client == "all" else client)
-        _write_options(conf, listener, first)
+        _write_options(conf, listener, first.values)
+        conf.flags("proxy_next_upstream", "on" if tries_of(first) > 1 else "off")
         conf.mark(f"{first.path}.backends")
         conf.add("proxy_pass", "$qnet_backend")
 
@@ -105,15 +104,8 @@ def _choice(route: Route) -> str:
     return f"$qnet_choice_{route.number}" if len(route.backends) > 1 else route.backends[0].upstream
 
 
-def _inherited(listener: Listener, name: str) -> Any:
-    """A shared option: of the route when it is the only one, else of the listener."""
-    if len(listener.routes) == 1:
-        return listener.routes[0].get(name)
-    return listener.values.get(name)
-
-
-def _write_options(conf: Conf, listener: Listener, first: Route) -> None:
-    values: Values = first.values if len(listener.routes) == 1 else listener.values
+def _write_options(conf: Conf, listener: Listener, values: Values) -> None:
+    """What is the same for all routes of the listener (_l7_rules sees to it): those of any one of them."""
     for rule in values.get("access", ()):
         for word, client in rule.items():
             conf.add(word, client)
@@ -128,7 +120,8 @@ def _write_options(conf: Conf, listener: Listener, first: Route) -> None:
             conf.add(name, bandwidth[option])
     if "connect_seconds" in values.get("timeouts", {}):
         conf.add("proxy_connect_timeout", f"{values['timeouts']['connect_seconds']}s")
-    conf.flags("proxy_next_upstream", "on" if tries_of(first) > 1 else "off")
+    if "timeout_seconds" in values.get("retries", {}):
+        conf.add("proxy_next_upstream_timeout", f"{values['retries']['timeout_seconds']}s")
     session = values.get("session", {})
     if "idle_seconds" in session:
         conf.add("proxy_timeout", f"{session['idle_seconds']}s")
