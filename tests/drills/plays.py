@@ -231,10 +231,10 @@ def serials(fleet: Fleet) -> dict[str, str]:
 
 def dump(fleet: Fleet, host: str = "") -> list[str]:
     """The intent, without what differs each time: row ids and the generation."""
-    tables = ("Network", "Host", "Security_Group", "Service", "Service_IP", "Pod", "Pod_Address", "Export")
+    tables = ("Network", "Guest", "Host", "Security_Group", "Service", "Service_IP", "Pod", "Pod_Address", "Export")
     columns = {
-        "Network": "name,vni", "Host": "name,datapath_id,vteps", "Security_Group": "name,number",
-        "Service": "name", "Service_IP": "name,address", "Pod": "name,mac,port_name,state", "Pod_Address": "address",
+        "Network": "name,vni", "Guest": "vni,addresses", "Host": "name,datapath_id,vteps",
+        "Security_Group": "name,number", "Service": "name", "Service_IP": "name,address", "Pod": "name,mac,port_name,state", "Pod_Address": "address",
         "Export": "direct",
     }  # fmt: skip
     socket = "unix:/run/qnet-database/qnet.sock"

@@ -37,8 +37,14 @@ def inventory() -> Inventory:
                 "service_subnets": ["10.96.0.0/24"],
                 "mtu": 1450,
             },
-            {"name": "lab", "vni": 101, "pod_subnets": ["10.10.0.0/24"]},
+            {
+                "name": "lab",
+                "vni": 101,
+                "pod_subnets": ["10.10.0.0/24"],
+                "service_subnets": ["10.96.0.0/24", "10.10.1.0/24"],
+            },
         ],
+        "qnet_guests": [{"network": "lab", "home": "prod", "vni": 300, "addresses": ["10.96.0.200"]}],
         "qnet_tenants": [
             {
                 "name": "fop",
@@ -63,7 +69,11 @@ def inventory() -> Inventory:
                                     "packages": ["python3-pil"],
                                 },
                             },
-                            {"name": "video", "network": "prod", "service_ips": [{}]},
+                            {
+                                "name": "video",
+                                "network": "prod",
+                                "service_ips": [{}, {"name": "lab", "network": "lab"}],
+                            },
                         ],
                     }
                 ],
@@ -95,6 +105,13 @@ def paths(wrong: Inventory, fleet: Fleet = FLEET) -> list[str]:
 def service(of: Inventory) -> dict[str, Any]:
     """The service fop/image."""
     found: dict[str, Any] = of["qnet_tenants"][0]["security_groups"][0]["services"][0]
+    return found
+
+
+def apart(of: Inventory) -> list[dict[str, Any]]:
+    """Take the Service IP that lies in another network out of it; returns the networks."""
+    del of["qnet_tenants"][0]["security_groups"][0]["services"][1]["service_ips"][1]
+    found: list[dict[str, Any]] = of["qnet_networks"]
     return found
 
 
@@ -136,7 +153,12 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
     ),
     "vni zero": (lambda i: i["qnet_networks"][0].update(vni=0), "qnet_networks[0].vni", "out of range", "Use a number"),
     "vni twice": (lambda i: i["qnet_networks"][1].update(vni=100), "qnet_networks[1].vni", "twice", "Rename"),
-    "network twice": (lambda i: i["qnet_networks"][1].update(name="prod"), "qnet_networks[1].name", "twice", "Rename"),
+    "network twice": (
+        lambda i: i.pop("qnet_guests") and apart(i)[1].update(name="prod"),
+        "qnet_networks[1].name",
+        "twice",
+        "Rename",
+    ),
     "subnets overlap": (
         lambda i: i["qnet_networks"][0].update(pod_subnets=["10.10.0.0/24", "10.10.0.128/25"]),
         "qnet_networks[0].pod_subnets[1]",
@@ -253,7 +275,10 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         "10.96.0.10",
     ),
     "Service IP without subnets": (
-        lambda i: i["qnet_tenants"][0]["security_groups"][0]["services"][1].update(network="lab"),
+        lambda i: (
+            apart(i)[1].update(service_subnets=[]),
+            i["qnet_tenants"][0]["security_groups"][0]["services"][1].update(network="lab"),
+        ),
         "qnet_tenants[0].security_groups[0].services[1].service_ips[0]",
         "no service_subnets",
         "Add service_subnets",
@@ -317,6 +342,81 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         f"{SERVICE}.weights.image-9",
         "no pod",
         "image-",
+    ),
+    "guest of a missing network": (
+        lambda i: apart(i) and i["qnet_guests"][0].update(network="lap"),
+        "qnet_guests[0].network",
+        "no network",
+        "Did you mean lab?",
+    ),
+    "guest of itself": (
+        lambda i: apart(i) and i["qnet_guests"][0].update(home="lab"),
+        "qnet_guests[0].home",
+        "calling network itself",
+        "Name another",
+    ),
+    "guest twice": (
+        lambda i: i["qnet_guests"].append({"network": "lab", "home": "prod"}),
+        "qnet_guests[1]",
+        "there twice",
+        "Remove one",
+    ),
+    "guest with the VNI of a network": (
+        lambda i: i["qnet_guests"][0].update(vni=99),
+        "qnet_guests[0].vni",
+        "100 is a VNI of network prod",
+        "Use another number",
+    ),
+    "guest with the VNI of another guest": (
+        lambda i: i["qnet_guests"].append({"network": "prod", "home": "lab", "vni": 301}),
+        "qnet_guests[1].vni",
+        "301 is a VNI of qnet_guests[0]",
+        "Use another number",
+    ),
+    "guest seen outside of home": (
+        lambda i: i["qnet_guests"][0].update(addresses=["10.97.0.1"]),
+        "qnet_guests[0].addresses[0]",
+        "outside of the service_subnets of network prod",
+        "Use an address of 10.96.0.0/24",
+    ),
+    "guest seen twice": (
+        lambda i: i["qnet_guests"][0].update(addresses=["10.96.0.200", "10.96.0.201"]),
+        "qnet_guests[0].addresses[1]",
+        "second address of IPv4",
+        "Keep one",
+    ),
+    "guest seen as one of its pods": (
+        lambda i: i["qnet_networks"][1].update(pod_subnets=["10.96.0.128/25"], service_subnets=["10.1.0.0/24"]),
+        "qnet_guests[0].addresses[0]",
+        "could be that of a pod of network lab",
+        "Use one outside",
+    ),
+    "guest of a network that cannot see it": (
+        lambda i: (apart(i)[1].update(service_subnets=[]), i["qnet_guests"].append({"network": "prod", "home": "lab"})),
+        "qnet_guests[1].home",
+        "has no service_subnets",
+        "Add service_subnets to qnet_networks[1]",
+    ),
+    "Service IP where its network is no guest": (
+        lambda i: i.pop("qnet_guests"),
+        "qnet_tenants[0].security_groups[0].services[1].service_ips[1].network",
+        "is no guest of network prod",
+        "{network: lab, home: prod}",
+    ),
+    "Service IP in a missing network": (
+        lambda i: i["qnet_tenants"][0]["security_groups"][0]["services"][1]["service_ips"][1].update(network="lap"),
+        "qnet_tenants[0].security_groups[0].services[1].service_ips[1].network",
+        "no network",
+        "Did you mean lab?",
+    ),
+    "Service IP elsewhere that a pod could have": (
+        lambda i: (
+            i["qnet_networks"][0].update(pod_subnets=["10.10.0.0/23"]),
+            i["qnet_tenants"][0]["security_groups"][0]["services"][1]["service_ips"][1].update(address="10.10.1.9"),
+        ),
+        "qnet_tenants[0].security_groups[0].services[1].service_ips[1].address",
+        "could be that of a pod of network prod",
+        "Use one outside",
     ),
     "service on a missing network": (
         lambda i: service(i).update(network="prd"),

@@ -40,6 +40,32 @@ options:
         description: MTU inside the pods, 576 to 65535. V(0) removes it; then the hosts compute it from their
           underlay.
         type: int
+  guests:
+    description: Which networks may call services of which other networks; see M(qiniu.qnet.qnet_guest).
+    type: list
+    elements: dict
+    suboptions:
+      network:
+        description: Name of the network that calls.
+        type: str
+        required: true
+      home:
+        description: Name of the network of the services that are called.
+        type: str
+        required: true
+      vni:
+        description:
+          - VNI of calls, 1 to 16777214; answers have the number after it. Neither may be that of a network or of
+            another guest.
+          - Without it, a new guest gets the highest two that are free, and an existing one keeps its VNI.
+        type: int
+      addresses:
+        description:
+          - Addresses at which the called pods see the callers, one of each IP version at most, from the service
+            subnets of O(guests[].home) and outside of the pod subnets of O(guests[].network).
+          - Without it, a new guest gets the lowest free ones, and an existing one keeps its addresses.
+        type: list
+        elements: str
   tenants:
     description: The tenants.
     type: list
@@ -122,9 +148,16 @@ options:
                     description: Name of the Service IP, a DNS label, unique in the service.
                     type: str
                     default: main
+                  network:
+                    description:
+                      - Name of the network that it lies in, if not that of the service; that network needs to be a
+                        guest of the network of the service. Then only groups that the service is exported to use it.
+                      - Without it, a new Service IP is in the network of the service, and an existing one stays in
+                        its network.
+                    type: str
                   address:
                     description:
-                      - The IPv4 or IPv6 address, from the service subnets of the network.
+                      - The IPv4 or IPv6 address, from the service subnets of the network that it lies in.
                       - Without it, a new Service IP gets the lowest free address, and an existing one keeps its
                         address.
                     type: str

@@ -1,7 +1,7 @@
 # Copyright (c) qnet authors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Allocation of what was not given: the lowest free address, the lowest free group number. Pure."""
+"""Allocation of what was not given: lowest free addresses and group numbers, highest free VNIs of guests. Pure."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ class Pool:
         """IP versions that the pool has, IPv4 first."""
         return sorted({chosen.version for chosen in self.spans.values()})
 
-    def take(self, version: int) -> str:
-        """The lowest free address of an IP version. Raises AddressPoolExhausted."""
+    def take(self, version: int, avoid: t.Collection[_parse.Span] = ()) -> str:
+        """The lowest free address of an IP version that lies in none of ``avoid``. Raises AddressPoolExhausted."""
         for text, chosen in self.spans.items():
             if chosen.version != version:
                 continue
             candidate = self._next[text]
-            while candidate <= chosen.high and (version, candidate) in self.used:
-                candidate += 1
-            self._next[text] = candidate
+            while candidate <= chosen.high:
+                avoided = next((span for span in avoid if span.holds(version, candidate)), None)
+                if avoided is None and (version, candidate) not in self.used:
+                    break
+                candidate = avoided.last + 1 if avoided is not None else candidate + 1
+            if not avoid:
+                self._next[text] = candidate
             if candidate <= chosen.high:
                 self.used.add((version, candidate))
                 return _parse.from_number(version, candidate)
@@ -79,6 +83,9 @@ class _Pools:
         for pod in self._state["pod"].values():
             for address in pod.addresses or ():
                 used.setdefault(pod.network, set()).add(_parse.number(address))
+        for guest in self._state["guest"].values():
+            for address in guest.addresses or ():
+                used.setdefault(guest.home, set()).add(_parse.number(address))
         for service_ip in self._state["service_ip"].values():
             if service_ip.address is not None:
                 used.setdefault(service_ip.network, set()).add(_parse.number(service_ip.address))
@@ -98,7 +105,9 @@ def fill(state: _model.State, wanted: t.Iterable[tuple[str, str]], where: Where)
             if kind == "security_group" and record.number is None:
                 state[kind][key] = dataclasses.replace(record, number=_take_number(numbers))
             elif kind == "service_ip" and record.address is None:
-                state[kind][key] = _with_address(record, pools)
+                state[kind][key] = _with_address(record, pools, _pod_spans(state, _home_of(state, record)))
+            elif kind == "guest":
+                state[kind][key] = _guest(record, pools, state)
             elif kind == "pod" and not record.addresses:
                 state[kind][key] = _with_addresses(record, pools)
         except _model.AddressPoolExhausted as error:
@@ -118,11 +127,52 @@ def _take_number(numbers: t.Iterator[int]) -> int:
     return number
 
 
-def _with_address(record: _model.ServiceIP, pools: _Pools) -> _model.ServiceIP:
+def _home_of(state: _model.State, record: _model.ServiceIP) -> str | None:
+    """The network of the service of a Service IP that lies in another one."""
+    service = state["service"].get(record.service_key)
+    return service.network if service is not None and service.network != record.network else None
+
+
+def _pod_spans(state: _model.State, network: str | None) -> list[_parse.Span]:
+    found = state["network"].get(network) if network is not None else None
+    return [] if found is None else [_parse.span(text, "pod") for text in found.pod_subnets]
+
+
+def _with_address(record: _model.ServiceIP, pools: _Pools, home: t.Collection[_parse.Span]) -> _model.ServiceIP:
+    """With ``home``, of an IP version that the pods there have, and an address that none of them can have."""
     pool = pools.get(record.network, "service")
     if pool is None:
         return record
-    return dataclasses.replace(record, address=pool.take((pool.versions() or [4])[0]))
+    versions = [version for version in pool.versions() if not home or version in {span.version for span in home}]
+    return dataclasses.replace(record, address=pool.take((versions or pool.versions() or [4])[0], home))
+
+
+def _guest(record: _model.Guest, pools: _Pools, state: _model.State) -> _model.Guest:
+    """With a VNI, and an address of each IP version that pods of both networks have: one that no caller can have."""
+    pool = pools.get(record.home, "service")
+    if pool is None or record.network not in state["network"]:
+        return record
+    if record.vni is None:
+        record = dataclasses.replace(record, vni=_free_vni(state))
+    if not record.addresses:
+        callers = _pod_spans(state, record.network)
+        versions = {span.version for span in callers} & {span.version for span in _pod_spans(state, record.home)}
+        given = sorted(versions & set(pool.versions())) or sorted(versions)
+        addresses = tuple(pool.take(version, callers) for version in given)
+        record = dataclasses.replace(record, addresses=addresses)
+    return record
+
+
+def _free_vni(state: _model.State) -> int:
+    """The highest VNI that is free together with the next one: far from those that people give to networks."""
+    taken = {network.vni for network in state["network"].values()}
+    for guest in state["guest"].values():
+        if guest.vni is not None:
+            taken |= {guest.vni, guest.vni + 1}
+    for vni in range(_model.MAX_VNI - 1, 0, -1):
+        if vni not in taken and vni + 1 not in taken:
+            return vni
+    raise _model.AddressPoolExhausted("no two VNIs in a row are free; remove guests or networks")
 
 
 def _with_addresses(record: _model.Pod, pools: _Pools) -> _model.Pod:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_check, _model, _parse
+from ansible_collections.qiniu.qnet.plugins.module_utils import _guest_check, _l7_check, _model, _parse
 
 Where = t.Callable[[str, str], str]
 _SHOWN = 5
@@ -47,6 +47,7 @@ class _Checker:
         for key in sorted(self.touched["network"]):
             self._subnets(self.want["network"][key])
         self._unique("network", lambda network: [("VNI", network.vni)])
+        _guest_check.check(self.want, self.touched, self._say)
         self._unique(
             "host", lambda host: [("datapath id", host.datapath_id), *(("VTEP address", vtep) for vtep in host.vteps)]
         )
@@ -125,6 +126,9 @@ class _Checker:
 
     def _addresses(self) -> None:
         owners: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for key, guest in self.want["guest"].items():
+            for address in guest.addresses:
+                owners.setdefault((guest.home, address), []).append(("guest", key))
         for key, service_ip in self.want["service_ip"].items():
             owners.setdefault((service_ip.network, service_ip.address), []).append(("service_ip", key))
             if self._concerned("service_ip", key, service_ip):
@@ -148,15 +152,28 @@ class _Checker:
                 )
 
     def _concerned(self, kind: str, key: str, record: t.Any) -> bool:
+        home = self.want["service"][record.service_key].network
         return (
             key in self.touched[kind]
             or record.service_key in self.touched["service"]
             or record.network in self.touched["network"]
+            or (
+                home != record.network
+                and (home in self.touched["network"] or self._guest_changed(record.network, home))
+            )
         )
+
+    def _guest_changed(self, network: str, home: str) -> bool:
+        key = f"{network}>{home}"
+        return self.have["guest"].get(key) != self.want["guest"].get(key)
 
     def _network_of_service(self, kind: str, key: str, record: t.Any) -> None:
         network = self.want["service"][record.service_key].network
-        if record.network != network:
+        if record.network == network:
+            return
+        if kind == "service_ip":
+            _guest_check.needs_guest(self.want, key, record, network, self._say)
+        else:
             self._say(
                 kind,
                 key,
@@ -199,6 +216,7 @@ class _Checker:
 
 
 _REFERENCES: dict[str, tuple[tuple[str, t.Callable[[t.Any], str | tuple[str, ...] | None]], ...]] = {
+    "guest": (("network", lambda guest: guest.network), ("network", lambda guest: guest.home)),
     "service": (
         ("security_group", lambda service: service.group),
         ("network", lambda service: service.network),

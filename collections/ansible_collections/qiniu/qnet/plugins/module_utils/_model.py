@@ -18,6 +18,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_rules
 
 VIRTUAL_MAC = "0a:00:00:00:00:01"
 MAX_GROUP_NUMBER = 65535
+MAX_VNI = 16777215
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,26 @@ class Network:
     def key(self) -> str:
         """The name by which people and other records speak of it."""
         return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """Leave for pods of ``network`` to be served by pods of ``home``.
+
+    Calls have ``vni`` on the wire, answers the number after it; pods of ``home`` see the callers at ``addresses``.
+    """
+
+    network: str
+    home: str
+    vni: int
+    addresses: tuple[str, ...]
+
+    key_fields: t.ClassVar[tuple[str, ...]] = ("network", "home")
+
+    @property
+    def key(self) -> str:
+        """``network>home``."""
+        return f"{self.network}>{self.home}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +114,7 @@ class Service:
 
 @dataclasses.dataclass(frozen=True)
 class ServiceIP:
-    """An address that stands for a service. ``network`` always equals the network of the service."""
+    """An address that stands for a service, in ``network``: that of the service, or one that has a guest there."""
 
     group: str
     service: str
@@ -216,6 +237,7 @@ class L7Route:
 # In the order in which they refer to each other: what comes later names what comes earlier.
 KINDS: dict[str, type[t.Any]] = {
     "network": Network,
+    "guest": Guest,
     "host": Host,
     "security_group": SecurityGroup,
     "service": Service,
@@ -228,6 +250,7 @@ KINDS: dict[str, type[t.Any]] = {
 
 TITLES: dict[str, str] = {
     "network": "network",
+    "guest": "guest",
     "host": "host",
     "security_group": "security group",
     "service": "service",

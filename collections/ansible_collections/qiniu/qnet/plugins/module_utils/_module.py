@@ -41,6 +41,12 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "service_subnets": {"type": "list", "elements": "str"},
         "mtu": {"type": "int"},
     },
+    "guest": {
+        "network": {"type": "str"},
+        "home": {"type": "str"},
+        "vni": {"type": "int"},
+        "addresses": {"type": "list", "elements": "str"},
+    },
     "host": {
         "name": {"type": "str"},
         "vteps": {"type": "list", "elements": "str"},
@@ -72,6 +78,7 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "group": {"type": "str"},
         "service": {"type": "str"},
         "name": {"type": "str", "default": "main"},
+        "network": {"type": "str"},
         "address": {"type": "str"},
         "affinity": {"type": "str", "choices": ["none", "client"]},
     },

@@ -307,6 +307,7 @@ def options_timeout(options: t.Mapping[str, str], name: str, default: float) -> 
 # Fields whose value is a set: parser of one element, and the order in which sets are compared and shown.
 SETS: dict[str, dict[str, tuple[Parser, t.Callable[[str], t.Any]]]] = {
     "network": {"pod_subnets": (pod_subnet, in_order_of_value), "service_subnets": (subnet, in_order_of_value)},
+    "guest": {"addresses": (unicast_address, in_order_of_value)},
     "host": {"vteps": (unicast_address, in_order_of_value)},
     "pod": {"addresses": (address, in_order_of_value), "containers": (container, str)},
     "export": {"ports": (port, in_order_of_port)},
@@ -315,12 +316,18 @@ SETS: dict[str, dict[str, tuple[Parser, t.Callable[[str], t.Any]]]] = {
 # Sets that must not be emptied: what to do instead.
 NOT_EMPTY: dict[tuple[str, str], str] = {
     ("network", "pod_subnets"): "a network needs at least one pod subnet",
+    ("guest", "addresses"): "a guest needs an address; leave the option out to have one allocated",
     ("host", "vteps"): "a host needs at least one VTEP address",
     ("pod", "addresses"): "a pod needs an address; leave the option out to have one allocated",
 }
 
 SCALARS: dict[str, dict[str, Parser]] = {
-    "network": {"name": label, "vni": integer(1, 16777215, "a VNI"), "mtu": mtu},
+    "network": {"name": label, "vni": integer(1, _model.MAX_VNI, "a VNI"), "mtu": mtu},
+    "guest": {
+        "network": label,
+        "home": label,
+        "vni": integer(1, _model.MAX_VNI - 1, "a VNI that has another one after it"),
+    },
     "host": {
         "name": label,
         "datapath_id": datapath_id,
@@ -344,6 +351,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "group": label,
         "service": label,
         "name": label,
+        "network": label,
         "address": address,
         "affinity": one_of("none", "client"),
     },

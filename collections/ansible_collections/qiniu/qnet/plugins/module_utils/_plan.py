@@ -93,6 +93,7 @@ class Draft:
         self.problems: list[str] = []
         self.paths: dict[tuple[str, str], str] = {}
         self.given: dict[tuple[str, str], frozenset[str]] = {}
+        self.complete: set[tuple[str, str]] = set()
 
     def put(self, kind: str, values: t.Mapping[str, t.Any], path: str = "", complete: bool = False) -> str | None:
         """Ask for an object. Fields that are None keep their value; with ``complete`` they take their default.
@@ -113,6 +114,8 @@ class Draft:
             return key
         self.paths[kind, key] = path
         self.given[kind, key] = frozenset(given)
+        if complete:
+            self.complete.add((kind, key))
         merged = self._merge(kind, key, given, complete)
         absent = [field for field in REQUIRED.get(kind, ()) if merged.get(field) is None]
         if absent:
@@ -182,21 +185,32 @@ class Draft:
         return None
 
     def _settle_networks(self) -> None:
-        """Give Service IPs and new pods the network of their service."""
+        """Give Service IPs and new pods the network of their service, unless a Service IP is to be elsewhere."""
         services = self.state["service"]
         for kind, key in self.given:
             if kind not in ("service_ip", "pod") or key not in self.state[kind]:
                 continue
             record = self.state[kind][key]
             service = services.get(record.service_key)
-            if service is None or record.network == service.network:
+            if service is None:
                 continue
             if kind == "service_ip":
-                keep = "address" in self.given[kind, key]
-                record = dataclasses.replace(record, network=service.network, address=record.address if keep else None)
+                record = self._in_its_network(key, record, service.network)
             elif record.network is None:
                 record = dataclasses.replace(record, network=service.network)
             self.state[kind][key] = record
+
+    def _in_its_network(self, key: str, record: _model.ServiceIP, home: str) -> _model.ServiceIP:
+        """A Service IP where it was asked for, where it was put before, or else where its service is."""
+        given = self.given["service_ip", key]
+        before = self.have["service_ip"].get(key)
+        network = record.network if "network" in given else home
+        if "network" not in given and before is not None and ("service_ip", key) not in self.complete:
+            was_home = self.have["service"][before.service_key].network
+            network = before.network if before.network != was_home else home
+        stays = before is not None and before.network == network
+        moved: dict[str, t.Any] = {} if stays or "address" in given else {"address": None}
+        return dataclasses.replace(record, network=network, **moved)
 
     def _settle_drains(self, now: int) -> None:
         """Give a pod that begins to drain the end that its service sets, and take it from one that drains no more."""
@@ -226,6 +240,8 @@ def key_of(kind: str, values: t.Mapping[str, t.Any]) -> str:
     """The key of an object from its key fields."""
     if kind == "service_ip":
         return f"{values['group']}/{values['service']}:{values['name']}"
+    if kind == "guest":
+        return f"{values['network']}>{values['home']}"
     if kind == "export":
         return f"{values['service']} -> {values['to']}"
     return "/".join(values[field] for field in _model.KINDS[kind].key_fields)

@@ -16,6 +16,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _parse, 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "QNet_Global": ("generation", "options"),
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
+    "Guest": ("network", "home", "vni", "addresses"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
     "Security_Group": ("name", "tenant", "number"),
     "Service": ("name", "group", "network", "health_check", "drain_seconds"),
@@ -29,6 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 TABLE_OF = {
     "network": "Network",
+    "guest": "Guest",
     "host": "Host",
     "security_group": "Security_Group",
     "service": "Service",
@@ -97,6 +99,10 @@ class Rows:
             _parse.canonical_set("network", "service_subnets", row.service_subnets),
             _optional(row.mtu),
         )
+
+    def _guest(self, row: t.Any) -> _model.Guest:
+        addresses = _parse.canonical_set("guest", "addresses", row.addresses)
+        return _model.Guest(self._key(row.network), self._key(row.home), row.vni, addresses)
 
     @staticmethod
     def _host(row: t.Any) -> _model.Host:
@@ -215,6 +221,8 @@ class Rows:
                 columns[name] = self._rows["l7_listener"].get(record.listener)
             elif name == "network":
                 columns[name] = self._rows["network"].get(record.network)
+            elif name == "home":
+                columns[name] = self._rows["network"].get(record.home)
             elif name in ("group", "to_group"):
                 columns[name] = self._rows["security_group"].get(record.group if name == "group" else record.to)
             elif name == "health_check":

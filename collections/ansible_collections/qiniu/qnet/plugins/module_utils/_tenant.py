@@ -1,7 +1,7 @@
 # Copyright (c) qnet authors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Networks, tenants, exports and what is balanced at L7, as the inventory nests them, planned in one go. Pure."""
+"""Networks, guests, tenants, exports and what is balanced at L7, as the inventory nests them, in one plan. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tree = t.Mapping[str, t.Any]
 Wish = tuple[str, str, dict[str, t.Any]]
 Options = dict[str, t.Any]
 
-LISTS = ("networks", "tenants", "exports", "l7_listeners", "l7_routes")
+LISTS = ("networks", "guests", "tenants", "exports", "l7_listeners", "l7_routes")
 """The lists that are planned together; their documentation is the fragment ``tenants``."""
 
 
@@ -33,6 +33,7 @@ def options(element_options: t.Callable[[str], Options]) -> Options:
     tenant = {"name": {"type": "str", "required": True}, "security_groups": _list_of(group)}
     return {
         "networks": _list_of(element_options("network")),
+        "guests": _list_of(element_options("guest")),
         "tenants": _list_of(tenant),
         "exports": _list_of(element_options("export")),
         "l7_listeners": _list_of(element_options("l7_listener")),
@@ -59,6 +60,7 @@ def plan_tenants(
     purge: bool,
     l7_listeners: t.Sequence[Tree] | None = None,
     l7_routes: t.Sequence[Tree] | None = None,
+    guests: t.Sequence[Tree] | None = None,
 ) -> _plan.Plan:
     """Plan the lists that are not None.
 
@@ -71,6 +73,7 @@ def plan_tenants(
     l7 = {"l7_listener": l7_listeners, "l7_route": l7_routes}
     for kind, path, values in (
         *_networks(networks or ()),
+        *_guests(guests or ()),
         *_tenants(tenants or ()),
         *_exports(exports or ()),
         *_l7(l7),
@@ -81,6 +84,8 @@ def plan_tenants(
     if purge:
         if networks is not None:
             draft.keep_only("network", keep["network"])
+        if guests is not None:
+            draft.keep_only("guest", keep["guest"])
         if tenants is not None:
             for kind in ("security_group", "service", "service_ip"):
                 draft.keep_only(kind, keep[kind])
@@ -96,6 +101,11 @@ def plan_tenants(
 def _networks(networks: t.Iterable[Tree]) -> t.Iterator[Wish]:
     for index, network in enumerate(networks):
         yield "network", f"networks[{index}]", dict(network)
+
+
+def _guests(guests: t.Iterable[Tree]) -> t.Iterator[Wish]:
+    for index, guest in enumerate(guests):
+        yield "guest", f"guests[{index}]", dict(guest)
 
 
 def _exports(exports: t.Iterable[Tree]) -> t.Iterator[Wish]:

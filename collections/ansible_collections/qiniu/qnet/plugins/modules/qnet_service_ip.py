@@ -12,7 +12,8 @@ short_description: Manage Service IPs, addresses that stand for a service
 version_added: 0.1.0
 description:
   - Every port that a pod of the service listens on is reachable at the Service IP at the same port.
-  - The address is unique in the network of the service and lies in its service subnets.
+  - The address is unique in its network, which is that of the service unless said otherwise, and lies in the service
+    subnets of that network.
   - An option that is left out leaves things as they are; an empty one clears them.
   - One call is one transaction. Either all of it is applied or nothing, and all problems are reported at once.
 extends_documentation_fragment:
@@ -32,6 +33,12 @@ options:
     description: Name of the Service IP, a DNS label, unique in the service.
     type: str
     default: main
+  network:
+    description:
+      - Name of the network that it lies in, if not that of the service; that network needs to be a guest of the
+        network of the service, see M(qiniu.qnet.qnet_guest). Then only groups that the service is exported to use it.
+      - Without it, a new Service IP is in the network of the service, and an existing one stays in its network.
+    type: str
   address:
     description:
       - The IPv4 or IPv6 address. It must not be the network or the broadcast address of its subnet.
@@ -62,6 +69,13 @@ options:
         description: Name of the Service IP, a DNS label, unique in the service.
         type: str
         default: main
+      network:
+        description:
+          - Name of the network that it lies in, if not that of the service; that network needs to be a guest of the
+            network of the service, see M(qiniu.qnet.qnet_guest). Then only groups that the service is exported to use
+            it.
+          - Without it, a new Service IP is in the network of the service, and an existing one stays in its network.
+        type: str
       address:
         description:
           - The IPv4 or IPv6 address. It must not be the network or the broadcast address of its subnet.

@@ -47,6 +47,7 @@ class Index:
     """All objects of one inventory. A service is preceded by its group in `services`; names may occur twice."""
 
     networks: list[Item] = field(default_factory=list)
+    guests: list[Item] = field(default_factory=list)
     tenants: list[Item] = field(default_factory=list)
     groups: list[Item] = field(default_factory=list)
     services: list[Item] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Index:
         """The objects in `inventory` (variable name to value)."""
         index = cls()
         index.networks = list(_items(("qnet_networks",), inventory.get("qnet_networks")))
+        index.guests = list(_items(("qnet_guests",), inventory.get("qnet_guests"), default=""))
         index.tenants = list(_items(("qnet_tenants",), inventory.get("qnet_tenants")))
         for tenant in index.tenants:
             for group in _items((*tenant.path, "security_groups"), tenant.keys.get("security_groups")):
@@ -69,9 +71,11 @@ class Index:
         index.exports = list(_items(("qnet_exports",), inventory.get("qnet_exports"), default=""))
         return index
 
-    def network_of(self, service: Item) -> Item | None:
-        """The network that a service names, or None when there is none of that name."""
+    def network_of(self, service: Item, entry: Item | None = None) -> Item | None:
+        """The network that a service, or one of its Service IPs, names; None when there is none of that name."""
         wanted = service.keys.get("network")
+        if entry is not None:
+            wanted = entry.keys.get("network", wanted)
         return next((network for network in self.networks if network.name == wanted), None)
 
 

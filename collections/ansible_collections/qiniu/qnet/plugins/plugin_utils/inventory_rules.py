@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_guests import guest_problems
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_index import Index, Item, address_of, subnets
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_l7 import l7_problems
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_shape import FormatError, parse_timestamp
@@ -38,7 +39,7 @@ def rule_problems(inventory: dict[str, Any], fleet: Fleet) -> list[Problem]:
     """Everything in `inventory` (variable name to value) that contradicts itself or the fleet."""
     index = Index.of(inventory)
     problems = [problem for rule in _RULES for problem in rule(index, fleet)]
-    return problems + list(l7_problems(inventory, index, fleet.has_file))
+    return [*problems, *guest_problems(index), *l7_problems(inventory, index, fleet.has_file)]
 
 
 def _unique_names(index: Index, dummy: Fleet) -> Iterator[Problem]:
@@ -100,7 +101,7 @@ def _networks_exist(index: Index, dummy: Fleet) -> Iterator[Problem]:
 def _service_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
     taken: dict[tuple[str, object], Path] = {}
     for service, entry in index.service_ips:
-        network = index.network_of(service)
+        network = index.network_of(service, entry)
         if network is None:
             continue
         pools = subnets(network, "service_subnets")
@@ -146,14 +147,15 @@ def _enough_addresses(index: Index, dummy: Fleet) -> Iterator[Problem]:
         services = [service for service in index.services if service.keys.get("network") == network.name]
         wanted = {
             "pod_subnets": sum(service.replicas() or 0 for service in services),
-            "service_subnets": sum(service in services for service, dummy in index.service_ips),
+            "service_subnets": sum(index.network_of(*pair) is network for pair in index.service_ips)
+            + sum(guest.keys.get("home") == network.name for guest in index.guests),
         }
         for key, number in wanted.items():
             rooms = _rooms(network, key)
             # A pod has an address of each IP version, a Service IP has one of either.
             there = min(rooms.values(), default=0) if key == "pod_subnets" else sum(rooms.values())
             if rooms and number > there:
-                what = "pods" if key == "pod_subnets" else "Service IPs"
+                what = "pods" if key == "pod_subnets" else "Service IPs and guests"
                 rule = f"has {there} addresses for {number} {what}"
                 hint = "Add a subnet, use a larger one, or lower the number."
                 yield Problem((*network.path, key), network.keys[key], rule, hint)

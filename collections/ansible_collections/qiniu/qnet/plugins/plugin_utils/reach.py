@@ -17,7 +17,10 @@ NOTHING: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class Target:
-    """Something that can be reached: a pod (kind pod) or a Service IP (kind service_ip), at one address."""
+    """Something that can be reached: a pod (kind pod) or a Service IP (kind service_ip), at one address.
+
+    `foreign`: it lies in another network than the pods behind it, and is for exports alone.
+    """
 
     name: str
     kind: str
@@ -26,6 +29,7 @@ class Target:
     network: str
     address: str
     answers: bool = True
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ def targets(pods: Sequence[Mapping[str, Any]], service_ips: Sequence[Mapping[str
         for pod in pods
         for address in pod["addresses"]
     ]
+    homes = {(pod["group"], pod["service"]): pod["network"] for pod in pods}
     for entry in service_ips:
         name = f"{entry['group']}/{entry['service']}" + ("" if entry["name"] == "main" else f":{entry['name']}")
         answers = (entry["group"], entry["service"], ":" in entry["address"]) in taking
         place = (entry["group"], entry["service"], entry["network"], entry["address"])
-        found.append(Target(name, "service_ip", *place, answers))
+        foreign = homes.get((entry["group"], entry["service"]), entry["network"]) != entry["network"]
+        found.append(Target(name, "service_ip", *place, answers, foreign))
     return found
 
 
@@ -87,7 +93,7 @@ def _allowed(source: Target, target: Target, opened: Mapping[tuple[str, str], Ma
     if source.network != target.network or not target.answers:
         return NOTHING
     if source.group == target.group:
-        return ALL
+        return NOTHING if target.foreign else ALL
     export = opened.get((f"{target.group}/{target.service}", source.group))
     if export is None or (target.kind == "pod" and not export.get("direct", False)):
         return NOTHING

@@ -120,6 +120,17 @@ CASES = [
         needs=("network", "groups", "service"),
     ),
     Case(
+        kind="guest",
+        name="two>prod",
+        key={"network": "two", "home": "prod"},
+        first={},
+        created={"vni": 16777214, "addresses": ["10.96.0.1"]},
+        change={"vni": 300, "addresses": ["10.96.0.9"]},
+        same={"addresses": ["10.96.0.9", "10.96.0.9"]},
+        changed={"vni": 300, "addresses": ["10.96.0.9"]},
+        needs=("network", "two"),
+    ),
+    Case(
         kind="export",
         name="fop/image -> entry",
         key={"service": "fop/image", "to": "entry"},
@@ -181,6 +192,7 @@ def dump(database: IntentDatabase) -> dict[str, t.Any]:
     tables = (
         "QNet_Global",
         "Network",
+        "Guest",
         "Host",
         "Security_Group",
         "Service",
