@@ -234,7 +234,8 @@ def dump(fleet: Fleet, host: str = "") -> list[str]:
     tables = ("Network", "Guest", "Host", "Security_Group", "Service", "Service_IP", "Pod", "Pod_Address", "Export")
     columns = {
         "Network": "name,vni", "Guest": "vni,addresses", "Host": "name,datapath_id,vteps",
-        "Security_Group": "name,number", "Service": "name", "Service_IP": "name,address", "Pod": "name,mac,port_name,state", "Pod_Address": "address",
+        "Security_Group": "name,number", "Service": "name",
+        "Service_IP": "name,address", "Pod": "name,mac,port_name,state", "Pod_Address": "address",
         "Export": "direct",
     }  # fmt: skip
     socket = "unix:/run/qnet-database/qnet.sock"
