@@ -14,8 +14,7 @@ description:
   - Takes networks, tenants with their security groups, services and Service IPs, and exports, in the shape of the
     inventory variables
     C(qnet_networks), C(qnet_guests), C(qnet_tenants) and C(qnet_exports), L7 listeners and L7 routes, and applies the
-    difference in
-    one transaction.
+    difference in one transaction.
   - Either all of it is applied or nothing, and all problems are reported at once, each with its place in the lists.
   - A list that is left out is left alone. What says something about pods (such as C(replicas) or C(placement)) does
     not belong here,
