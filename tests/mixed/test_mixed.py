@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from tests.e2e.fleet import Fleet, Pod
 
@@ -64,6 +68,39 @@ def test_pods_learn_their_mtu_and_it_is_what_the_path_carries(fop: Fleet, pods: 
             assert " 0% packet loss" in pings(fop, pod, peer.address, "-c2", "-M", "do", "-s", str(whole)), where
             assert "essage too long" in pings(fop, pod, peer.address, "-c1", "-M", "do", "-s", str(whole + 1)), where
             assert " 0% packet loss" in pings(fop, pod, peer.address, "-c2", "-M", "dont", "-s", "4000"), where
+
+
+@contextmanager
+def narrow_router(fleet: Fleet) -> Iterator[None]:
+    """The way from the first underlay to the second one carries less than the hosts on either side believe."""
+    argv = ["podman", "--runtime", "runc", "exec", f"{fleet.name}-r1", "ip", "link", "set", "dev", "eth1", "mtu"]
+    subprocess.run([*argv, "1400"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*argv, "1500"], check=True)
+        fleet.run(MACHINE, "ip", "route", "flush", "cache")
+
+
+def test_the_kernels_datapath_answers_what_has_become_too_big(fop: Fleet, pods: dict[str, Pod]) -> None:
+    pod, peer = pod_on(pods, MACHINE), pod_on(pods, "h2")
+    with narrow_router(fop):
+        said = pings(fop, pod, peer.address, "-c5", "-M", "do", "-s", str(OVERLAY_MTU - IP_HEADERS))
+    fop.run(MACHINE, "ip", "-n", pod.namespace, "route", "flush", "cache")
+    assert "Frag needed and DF set (mtu = 1350)" in said or "mtu=1350" in said, said
+
+
+@pytest.mark.parametrize("host", ["h1", "v1"])
+def test_a_stream_gets_through_a_path_that_has_become_smaller(fop: Fleet, pods: dict[str, Pod], host: str) -> None:
+    """The datapath in user space tells nobody; there TCP finds out by itself."""
+    pod, peer = pod_on(pods, host), pod_on(pods, "h2")
+    send = (
+        f"import socket; s=socket.create_connection(('{peer.address}',{PORT}),9); s.settimeout(60); f=s.makefile('rb');"
+        "f.readline(); s.sendall(b'x'*60000); print(len(f.read(60000)))"
+    )
+    with narrow_router(fop), fop.serving([peer], "serve-tcp", "{}", PORT, 120):
+        got = fop.run(host, "ip", "netns", "exec", pod.namespace, "python3", "-c", send)
+    assert got == "60000"
 
 
 @pytest.mark.parametrize("host", ["h1", "h2", "v1"])

@@ -69,7 +69,7 @@ def write_settings(interface: str, settings: dict[str, str]) -> None:
 
 def furnish(pod: Pod) -> None:
     """Everything inside the namespace, in which this process is."""
-    own = {"ipv4/conf/*/promote_secondaries": "1", "ipv6/conf/*/disable_ipv6": "0"}
+    own = {"ipv4/tcp_mtu_probing": "1", "ipv4/conf/*/promote_secondaries": "1", "ipv6/conf/*/disable_ipv6": "0"}
     write_settings("eth0", {**own, "ipv6/conf/*/addr_gen_mode": "1", "ipv6/conf/*/accept_ra": "0"})
     if not pod["transmit_checksum"]:
         run("ethtool", "-K", "eth0", "tx", "off")

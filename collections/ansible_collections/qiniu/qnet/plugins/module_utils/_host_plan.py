@@ -104,8 +104,13 @@ def host_settings(port_name: str) -> dict[str, str]:
 
 
 def pod_settings() -> dict[str, str]:
-    """Settings of the interface of a pod: no addresses but its own, no routes from strangers."""
+    """Settings of a pod: no addresses but its own, no routes from strangers.
+
+    TCP finds a smaller size by itself when its segments vanish. The datapath in user space does not tell a sender that
+    the path between two hosts has become too small, as that of the kernel does.
+    """
     return {
+        "net/ipv4/tcp_mtu_probing": "1",
         f"net/ipv4/conf/{INTERFACE}/promote_secondaries": "1",
         f"net/ipv6/conf/{INTERFACE}/disable_ipv6": "0",
         f"net/ipv6/conf/{INTERFACE}/addr_gen_mode": ADDRESS_GENERATION_NONE,
