@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.l7.conftest import Scene, pods_that_answer
+from tests.l7.balancer import BALANCER
+from tests.l7.conftest import Scene, make_scene, pods_that_answer
 from tests.l7.covers import covers
+from tests.l7.intent import SUBNET, own_network
 
 
 def by_pods(scene: Scene, method: str = "round_robin", **more: Any) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def test_active_checks_find_a_dead_pod_before_a_request_does(scene: Scene, kind:
     scene.stop_pod("fop/agents", 2)
 
     def up() -> bool:
-        up = f'qnet_l7_pods{{service="fop/agents",port="{scene.port}",state="up"}} 3'
+        up = f'qnet_l7_pods{{service="fop/agents",tenant="files",port="{scene.port}",state="up"}} 3'
         return up in scene.balancer.metrics()
 
     deadline = time.monotonic() + 20
@@ -284,3 +287,23 @@ def test_the_access_log_names_service_pod_and_tenant(scene: Scene) -> None:
     wanted = {"listener": "web", "route": "web/all", "service": "fop/agents", "tenant": "files", "pod": pod}
     assert {name: line[name] for name in wanted} == wanted
     assert (line["status"], line["uri"], line["method"]) == (200, "/logged?x=1", "GET")
+
+
+@covers("listener.port", "route.balance.method", "route.health_check.kind")
+def test_a_balancer_with_an_ipv6_service_ip_listens_there_and_reaches_pods_without_ipv4() -> None:
+    with own_network(), make_scene(SUBNET) as scene:
+        scene.balancer.addresses = {
+            **scene.balancer.addresses,
+            (BALANCER, "main"): f"{SUBNET}.9.9",
+            (BALANCER, "six"): "fd00:7::9",
+        }
+        pods = {f"image-{number}": f"fd00:7::{number}" for number in (1, 2, 3)}
+        for name, address in list(pods.items())[:2]:  # nobody is at the third
+            subprocess.run(["ip", "address", "add", f"{address}/128", "dev", "lo", "nodad"], check=True)
+            scene.backends.start(name, address, scene.port)
+        scene.balancer.set_pods("fop/image", pods)
+        check = {"kind": "tcp", "interval_milliseconds": 50, "fall": 1}
+        scene.configure(scene.route(balance={"method": "round_robin"}, health_check=check))
+        for client in ("127.0.0.1", "[::1]"):
+            found = pods_that_answer(scene, 4, "--connect-to", f"::{client}:{scene.listen}")
+            assert set(found) == {"image-1", "image-2"}

@@ -33,14 +33,26 @@ def test_metrics_count_requests_by_route_service_and_status(scene: Scene) -> Non
     for path in ("/", "/", "/status/500", "/fixed"):
         scene.get(path)
     lines = scene.balancer.metrics().splitlines()
-    labels = 'listener="web",route="all",service="fop/image"'
+    labels = 'listener="web",route="all",service="fop/image",tenant="files"'
     assert f'qnet_l7_requests_total{{{labels},status="200"}} 2' in lines
     assert f'qnet_l7_requests_total{{{labels},status="500"}} 1' in lines
-    assert 'qnet_l7_requests_total{listener="web",route="fixed",service="",status="204"} 1' in lines
+    assert 'qnet_l7_requests_total{listener="web",route="fixed",service="",tenant="",status="204"} 1' in lines
     assert f"qnet_l7_request_duration_seconds_count{{{labels}}} 3" in lines
     names = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} <= told
+
+
+@covers("route.balance.method")
+def test_metrics_count_what_each_pod_was_handed_until_it_is_gone(scene: Scene) -> None:
+    scene.configure(scene.route(balance={"method": "round_robin"}))
+    for _ in range(4):
+        scene.get()
+    title = 'qnet_l7_pod_tries_total{listener="web",route="all",service="fop/image",tenant="files",pod="image-%d"} 2'
+    lines = scene.balancer.metrics().splitlines()
+    assert {title % 1, title % 2} <= set(lines)
+    scene.pods("fop/image", 1, start=False)
+    assert "image-2" not in scene.balancer.metrics()
 
 
 @covers("route.error_pages")

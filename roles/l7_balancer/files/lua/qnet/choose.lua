@@ -201,7 +201,8 @@ function choose.pick(key, upstream)
         begin(ngx.ctx, pod)
     end
     ngx.var.qnet_pod = pod.name
-    local ok, fault = balancer.set_current_peer(pod.address, port)
+    target.picked[pod.name] = (target.picked[pod.name] or 0) + 1
+    local ok, fault = balancer.set_current_peer(pod.peer, port)
     if not ok then
         ngx.log(ngx.ERR, "route ", key, ": ", pod.name, " at ", pod.address, ": ", fault)
         return ngx.exit(502)

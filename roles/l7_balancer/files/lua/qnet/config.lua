@@ -2,18 +2,19 @@
 -- What the renderer tells about routes and listeners. Loaded once, before the workers fork.
 local cjson = require("cjson.safe")
 
-local config = { routes = {}, listeners = {}, upstreams = {} }
+local config = { routes = {}, listeners = {}, upstreams = {}, tenants = {} }
 
 function config.load(text, release)
     local given = assert(cjson.decode(text))
-    config.routes, config.listeners = given.routes, given.listeners
+    config.routes, config.listeners, config.tenants = given.routes, given.listeners, given.tenants
     for key, route in pairs(config.routes) do
         route.key = key
         if #route.backends == 1 then
             route.metric = key .. "|" .. route.backends[1].service
         end
         for _, backend in ipairs(route.backends) do
-            config.upstreams[backend.upstream] = { route = route, service = backend.service, port = backend.port }
+            config.upstreams[backend.upstream] =
+                { route = route, service = backend.service, port = backend.port, picked = {} }
         end
     end
     config.release = release

@@ -48,7 +48,7 @@ end
 local function tcp(pod, port, check)
     local socket = ngx.socket.tcp()
     socket:settimeout(check.timeout_milliseconds or 1000)
-    local ok = socket:connect(pod.address, port)
+    local ok = socket:connect(pod.peer, port)
     socket:close()
     return ok
 end
@@ -57,7 +57,7 @@ local function http(pod, port, check)
     local socket = ngx.socket.tcp()
     socket:settimeout(check.timeout_milliseconds or 1000)
     local status
-    if socket:connect(pod.address, port) then
+    if socket:connect(pod.peer, port) then
         local head = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: qnet-l7\r\nConnection: close\r\n\r\n"
         if socket:send(head:format(check.path or "/", pod.name)) then
             status = tonumber((socket:receive("*l") or ""):match("^HTTP/%S+ (%d+)"))

@@ -72,6 +72,12 @@ function metrics.flush()
         shared:incr("b|" .. name, own.bytes, 0)
     end
     counters = {}
+    for _, upstream in pairs(config.upstreams) do
+        for pod, amount in pairs(upstream.picked) do
+            shared:incr("p|" .. upstream.route.key .. "|" .. upstream.service .. "|" .. pod, amount, 0)
+        end
+        upstream.picked = {}
+    end
 end
 
 function metrics.start()
@@ -80,7 +86,8 @@ end
 
 local function labels(key, service)
     local listener, route = key:match("^(.-)/(.*)$")
-    return ('listener="%s",route="%s",service="%s"'):format(listener, route, service)
+    local tenant = config.tenants[service] or ""
+    return ('listener="%s",route="%s",service="%s",tenant="%s"'):format(listener, route, service, tenant)
 end
 
 local function lines(title, kind, help)
@@ -132,6 +139,19 @@ local function serve_durations()
     end
 end
 
+-- Pods that are gone are forgotten, or their number would grow for ever.
+local function serve_tries()
+    lines("qnet_l7_pod_tries_total", "counter", "Requests handed to a pod, each try counted, where pods are chosen.")
+    for amount, route, service, pod in each("p|", "^([^|]*/[^|]*)|([^|]*)|([^|]*)$") do
+        local known = pods.service(service)
+        if known and known.by_name[pod] then
+            ngx.say("qnet_l7_pod_tries_total{", labels(route, service), ',pod="', pod, '"} ', amount)
+        else
+            shared:delete("p|" .. route .. "|" .. service .. "|" .. pod)
+        end
+    end
+end
+
 local function serve_pods()
     lines("qnet_l7_pods", "gauge", "Pods that take requests (up) and that do not, by service and port.")
     local seen = {}
@@ -142,8 +162,9 @@ local function serve_pods()
             seen[key] = true
             local up = #pods.choices(service, upstream.port)
             for state, number in pairs({ up = up, out = #service.pods - up }) do
-                local shown = 'qnet_l7_pods{service="%s",port="%d",state="%s"} %d'
-                ngx.say(shown:format(upstream.service, upstream.port, state, number))
+                local shown = 'qnet_l7_pods{service="%s",tenant="%s",port="%d",state="%s"} %d'
+                local tenant = config.tenants[upstream.service] or ""
+                ngx.say(shown:format(upstream.service, tenant, upstream.port, state, number))
             end
         end
     end
@@ -161,6 +182,7 @@ function metrics.serve()
         ngx.say("qnet_l7_sent_bytes_total{", labels(route, service), "} ", amount)
     end
     serve_durations()
+    serve_tries()
     serve_pods()
 end
 

@@ -36,6 +36,7 @@ local function parse(version)
         service.name, service.by_name, service.by_id, service.by_index = name, {}, {}, {}
         for _, pod in ipairs(service.pods) do
             service.by_name[pod.name], service.by_id[pod.id] = pod, pod
+            pod.peer = pod.address:find(":", 1, true) and "[" .. pod.address .. "]" or pod.address
             if pod.index then
                 service.by_index[pod.index] = pod
             end

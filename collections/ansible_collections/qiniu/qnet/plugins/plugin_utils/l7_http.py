@@ -225,7 +225,8 @@ def _write_server(conf: Conf, listener: Listener, server: Server, context: Conte
         words += ["http2"] if listener.values.get("http2", listener.protocol == "https") else []
         words += ["proxy_protocol"] if listener.values.get("proxy_protocol") else []
         words += [] if server.names else ["default_server"]
-        conf.flags("listen", str(listener.port), *words)
+        for bind in listener.binds:
+            conf.flags("listen", bind, *words)
         conf.add("server_name", *(server.names or ("_",)))
         conf.add("set", "$qnet_listener", listener.name)
         if server.certificate is not None:
@@ -272,7 +273,8 @@ def _write_client_connections(conf: Conf, listener: Listener) -> None:
     if real := values.get("real_client"):
         conf.mark(f"{listener.path}.real_client")
         for client in real["trusted"]:
-            conf.add("set_real_ip_from", "0.0.0.0/0" if client == "all" else client)
+            for network in ("0.0.0.0/0", "::/0") if client == "all" else (client,):
+                conf.add("set_real_ip_from", network)
         by_protocol = "proxy_protocol" if values.get("proxy_protocol") else "X-Forwarded-For"
         conf.add("real_ip_header", real.get("header", by_protocol))
         _option(conf, "real_ip_recursive", real.get("recursive"))

@@ -144,7 +144,9 @@ def _lua_config(made: Site) -> str:
         listener.name: [route.get("naming") for route in listener.routes if route.get("naming")]
         for listener in made.listeners
     }
-    text = json.dumps({"routes": routes, "listeners": listeners}, sort_keys=True)
+    services = {backend.service for route in made.routes for backend in route.backends}
+    tenants = {service: made.tenants.get(service.split("/")[0], "") for service in services}
+    text = json.dumps({"routes": routes, "listeners": listeners, "tenants": tenants}, sort_keys=True)
     return text.replace("]==]", "]=\\u003d]")
 
 

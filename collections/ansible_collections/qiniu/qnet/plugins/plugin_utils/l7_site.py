@@ -87,6 +87,12 @@ class Listener:
     port: int
     values: Values
     routes: tuple[Route, ...]
+    ipv6: bool
+
+    @property
+    def binds(self) -> list[str]:
+        """What it listens on: IPv6 as well when the balancer has such a Service IP."""
+        return [str(self.port), *([f"[::]:{self.port}"] if self.ipv6 else [])]
 
     @property
     def is_stream(self) -> bool:
@@ -143,6 +149,7 @@ def site(
     """The site of a balancer. `addresses`: (group/service, name of its Service IP) to address."""
     made = []
     number = 0
+    ipv6 = any(service == balancer and ":" in address for (service, dummy), address in addresses.items())
     for position, values in enumerate(listeners):
         if values["balancer"] != balancer:
             continue
@@ -152,7 +159,9 @@ def site(
                 number += 1
                 mine.append(_route(number, f"{prefixes[1]}[{route_position}]", route, values, addresses))
         path = f"{prefixes[0]}[{position}]"
-        made.append(Listener(position, path, values["name"], values["protocol"], values["port"], values, tuple(mine)))
+        made.append(
+            Listener(position, path, values["name"], values["protocol"], values["port"], values, tuple(mine), ipv6)
+        )
     return Site(tuple(made), tenants)
 
 

@@ -82,14 +82,17 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
                     conf.flags(f'"{host}"', _choice(route))
     with conf.block("server"):
         words = ["udp"] if listener.protocol == "udp" else ["ssl"] if listener.tls else []
-        conf.flags("listen", str(listener.port), *words, *(["proxy_protocol"] if _proxy_in(listener) else []))
+        words += ["proxy_protocol"] if _proxy_in(listener) else []
+        for bind in listener.binds:
+            conf.flags("listen", bind, *words)
         conf.add("set", "$qnet_listener", listener.name)
         if listener.tls:
             write_tls(conf, listener, listener.values["certificates"][0], context)
         elif named:
             conf.flags("ssl_preread", "on")
         for client in listener.values.get("real_client", {}).get("trusted", ()):
-            conf.add("set_real_ip_from", "0.0.0.0/0" if client == "all" else client)
+            for network in ("0.0.0.0/0", "::/0") if client == "all" else (client,):
+                conf.add("set_real_ip_from", network)
         _write_options(conf, listener, first.values)
         conf.flags("proxy_next_upstream", "on" if tries_of(first) > 1 else "off")
         conf.mark(f"{first.path}.backends")
