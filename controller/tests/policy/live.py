@@ -21,11 +21,12 @@ from contract.real import QNET_SCHEMA, REPOSITORY, VSWITCH_SCHEMA, Authority, Da
 from qnet_controller.controller.conntrack import READER_PORT
 from simulator.packets import is_ipv6, packed
 
-from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, ExportPlan, PodPlan, World, digest
+from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, EgressPlan, ExportPlan, PodPlan, World, digest
 
 AGENT = Path(__file__).with_name("agent.py")
 COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
+WAY_OUT = REPOSITORY / "roles" / "outside" / "files" / "qnet_outside.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
 DATAPATH = os.environ.get("QNET_TEST_DATAPATH", "netdev")  # or `system`, on a machine whose kernel has the module
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
@@ -44,6 +45,11 @@ def port_name(key: str) -> str:
 def mac_text(key: str) -> str:
     """The MAC address of a pod."""
     return bytes.fromhex("02" + digest(key)[12:22]).hex(":")
+
+
+def _unprobed(address: str) -> list[str]:
+    """Use an IPv6 address without asking whether another one has it."""
+    return ["nodad"] if ":" in address else []
 
 
 class Agent:
@@ -231,6 +237,44 @@ class Fleet:
         self.ip(self.under, "link", "set", name, "master", "br" + name[-1], "up")
         self.ip(namespace, "link", "set", inside, "up")
 
+    def open_outside(self, machines: dict[str, list[str]]) -> None:
+        """Machines outside with these addresses, on a wire with every host, and the way out of each host."""
+        for host in self.hosts.values():
+            host.vsctl("add-port", "br-int", "qnet-out", "--", "set", "interface", "qnet-out", "type=internal",
+                       "mtu_request=1400")  # fmt: skip
+        for number, (name, addresses) in enumerate(machines.items()):
+            self.add_namespace(self.prefix + name)
+            for address in addresses:
+                self.ip(self.prefix + name, "addr", "add", address, "dev", "lo", *_unprobed(address))
+            for host in self.hosts.values():
+                self._wire(host, number, self.prefix + name, addresses)
+            self.agents[name] = Agent(self.prefix + name, name, self.program)
+        for host in self.hosts.values():
+            self.way_out(host, "attach", f"{VTEP_BLOCK}.0/24")
+
+    def _wire(self, host: Vswitch, number: int, machine: str, addresses: list[str]) -> None:
+        """Between a host and a machine, which always speaks from its own addresses."""
+        net, wire, inside = number * 100 + host.number, f"w{host.number}", host.namespace
+        self.ip(machine, "link", "add", wire, "type", "veth", "peer", "name", f"wan{number}", "netns", inside)
+        self.ip(machine, "link", "set", wire, "up")
+        self.ip(inside, "link", "set", f"wan{number}", "up")
+        for near, far, whole in ((f"172.31.{net}.1", f"172.31.{net}.2", 30), (f"fd31::{net}:1", f"fd31::{net}:2", 126)):
+            self.ip(inside, "addr", "add", f"{near}/{whole}", "dev", f"wan{number}", *_unprobed(near))
+            self.ip(machine, "addr", "add", f"{far}/{whole}", "dev", wire, *_unprobed(far))
+            for address in addresses:
+                if (":" in address) == (":" in near):
+                    self.ip(inside, "route", "add", address, "via", far)
+                    source = address.partition("/")[0]
+                    self.ip(machine, "route", "replace", near, "dev", wire, "src", source)
+            if not number:
+                self.ip(inside, "route", "add", "default", "via", far)
+
+    @staticmethod
+    def way_out(host: Vswitch, *arguments: str) -> None:
+        """What the role `outside` runs on a host."""
+        run("ip", "netns", "exec", host.namespace, "unshare", "--mount", "sh", "-c",
+            'mount -t tmpfs none /run && exec "$@"', "sh", "/usr/bin/python3", "-I", WAY_OUT, *arguments)  # fmt: skip
+
     # -- the controller ----------------------------------------------------------------------------------------
 
     def start_controller(self) -> None:
@@ -304,7 +348,8 @@ class Fleet:
             insert("Guest", f"v_{guest}_{home}", network=["named-uuid", f"n_{guest}"], home=["named-uuid", f"n_{home}"],
                    vni=vni, addresses=["set", [dotted(address) for address in addresses]])  # fmt: skip
         for name, number in world.groups.items():
-            insert("Security_Group", f"g_{name}", name=name, tenant=name, number=number)
+            insert("Security_Group", f"g_{name}", name=name, tenant=name, number=number,
+                   egress=["set", sorted(map(str, world.egress.get(name, ())))])  # fmt: skip
         for key, network in world.services.items():
             group, _, name = key.partition("/")
             insert("Service", f"s_{group}_{name}", name=name, group=["named-uuid", f"g_{group}"],
@@ -376,6 +421,12 @@ class Fleet:
         where = [["service", "==", service], ["to_group", "==", group]]
         self.world.exports[export.service, export.to] = export
         self._change({"op": "update", "table": "Export", "where": where, "row": self._export_row(export)})
+
+    def change_egress(self, group: str, *rules: EgressPlan) -> None:
+        """Let a group reach these addresses outside from now on, and no others."""
+        self.world.egress[group] = frozenset(rules)
+        row = {"egress": ["set", sorted(map(str, rules))]}
+        self._change({"op": "update", "table": "Security_Group", "where": [["name", "==", group]], "row": row})
 
     def _change(self, operation: dict[str, object]) -> None:
         grow: dict[str, object] = {

@@ -5,7 +5,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tenants import PodPlan, World
+from simulator.packets import is_ipv6
+
+from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, PodPlan, World
+
+OUTSIDE = "outside"
+VTEPS = (0xC0A80001, 0xC0A80002, 0xC0A80003)
+NEVER_OUTSIDE = [
+    (first, first, last)
+    for first, last in (
+        *((family + block, family + block + 255) for family in (0, IPV6) for block in (POD_BLOCK, SERVICE_BLOCK)),
+        *((vtep, vtep) for vtep in VTEPS),
+        (0, 0x00FFFFFF), (0x7F000000, 0x7FFFFFFF), (0xA9FE0000, 0xA9FEFFFF), (0xC6130000, 0xC613FFFF),
+        (0xE0000000, 0xFFFFFFFF), (0xFE80 << 112, (0xFEC0 << 112) - 1),
+    )
+]  # fmt: skip
+"""Addresses that no egress rule opens: those of the overlay, of tunnels, of this host, of its link, and of groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,13 @@ def who_has(world: World, network: str, address: int) -> PodPlan | str | None:
     return None
 
 
+def goes_outside(world: World, group: str, address: int, protocol: int, port: int | None) -> bool:
+    """Whether a group may open connections to an address that nobody in the overlay has."""
+    if any(is_ipv6(address) == is_ipv6(block) and first <= address <= last for block, first, last in NEVER_OUTSIDE):
+        return False
+    return any(rule.opens(address, protocol, port) for rule in world.egress.get(group, ()))
+
+
 def granted(world: World, service: str, group: str, protocol: int, port: int | None, now: float, direct: bool) -> bool:
     """Whether a group may open connections to a service that is not its own."""
     export = world.exports.get((service, group))
@@ -43,7 +65,8 @@ def expected(world: World, client: PodPlan, address: int, protocol: int, port: i
     """What should become of a new connection."""
     owner = who_has(world, client.network, address)
     if owner is None:
-        return Expected(frozenset(), allowed=False, balanced=False)
+        allowed = goes_outside(world, client.group, address, protocol, port)
+        return Expected(frozenset({OUTSIDE} if allowed else ()), allowed, balanced=False)
     if isinstance(owner, PodPlan):
         allowed = owner.group == client.group or granted(
             world, owner.service, client.group, protocol, port, now, direct=True

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import random
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qnet_controller.model import objects as o
 from simulator.packets import is_ipv6, packed
@@ -64,11 +66,39 @@ class ExportPlan:
     expires: int | None = None
 
 
+class EgressPlan(NamedTuple):
+    """Leave for a group to reach a block outside: its first address, its prefix length, and the protocol and port."""
+
+    block: int
+    prefix: int
+    protocol: int | None = None
+    port: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of an address of its family."""
+        return 128 if is_ipv6(self.block) else 32
+
+    def opens(self, address: int, protocol: int, port: int | None) -> bool:
+        """Whether a packet to an address is meant."""
+        if is_ipv6(address) != is_ipv6(self.block) or (address ^ self.block) >> self.bits - self.prefix:
+            return False
+        return self.protocol in (None, protocol) and self.port in (None, port)
+
+    def __str__(self) -> str:
+        names = {1: "icmp", 6: "tcp", 17: "udp"}
+        text = f"{ipaddress.ip_address(packed(self.block))}/{self.prefix}"
+        if self.protocol is None:
+            return text
+        return f"{text} {names[self.protocol]}" + (f"/{self.port}" if self.port else "")
+
+
 @dataclass(slots=True)
 class World:
     """All tenants. `service_ips`: `group/service:name` → address. `services`: `group/service` → network.
 
     `guests`: (network of the callers, network of the pods) → (VNI, addresses at which the pods see callers).
+    `egress`: group → its rules.
     `elsewhere`: `group/service:name` → the network of a Service IP that is not in its service's.
     """
 
@@ -80,6 +110,7 @@ class World:
     exports: dict[tuple[str, str], ExportPlan] = field(default_factory=dict)
     guests: dict[tuple[str, str], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
+    egress: dict[str, frozenset[EgressPlan]] = field(default_factory=dict)
 
     def place(self, key: str) -> str:
         """The network that a Service IP is in."""
@@ -136,6 +167,18 @@ def export_object(export: ExportPlan) -> o.Export:
     return o.Export(export.service, export.to, ports, export.expires, export.direct)
 
 
+def group_object(world: World, name: str) -> o.SecurityGroup:
+    """The model's view of a group."""
+    rules = (
+        o.EgressRule(
+            o.Subnet(packed(rule.block), rule.prefix),
+            None if rule.protocol is None else o.PortRule(rule.protocol, rule.port),
+        )
+        for rule in world.egress.get(name, ())
+    )
+    return o.SecurityGroup(name, f"tenant-{name}", world.groups[name], frozenset(rules))
+
+
 def service_ip_object(world: World, key: str) -> o.ServiceIP:
     """The model's view of a Service IP."""
     service, _, name = key.partition(":")
@@ -152,7 +195,7 @@ def objects(world: World) -> list[o.Object]:
         o.Guest(guest, home, vni, tuple(map(packed, addresses)))
         for (guest, home), (vni, addresses) in world.guests.items()
     ]
-    found += [o.SecurityGroup(name, f"tenant-{name}", number) for name, number in world.groups.items()]
+    found += [group_object(world, name) for name in world.groups]
     for key, network in world.services.items():
         group, _, name = key.partition("/")
         found.append(o.Service(name, group, network))

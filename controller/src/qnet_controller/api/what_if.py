@@ -85,7 +85,7 @@ def _shown(item: Reach) -> dict[str, Any]:
         "group": item.group,
         "target": item.target,
         "network": item.network,
-        "address": names.address_text(item.address),
+        "address": names.address_text(item.address) + (f"/{item.prefix}" if item.prefix >= 0 else ""),
         "ports": "all" if protocol == EVERYTHING.protocol else rule,
     }
 

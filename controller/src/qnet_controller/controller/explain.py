@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..model.model import Model
-from ..model.objects import Address, Subnet
+from ..model.objects import Address, EgressRule, Subnet
 from ..pipeline.messages import COOKIE_MAGIC, Flow, FlowKey, InstalledFlow, Traffic
 from ..pipeline.tables import Table
 from ..pipeline.text import actions_text, match_terms
@@ -39,13 +39,19 @@ def _object(model: Model, owner: str) -> dict[str, Any]:
     return {name: _plain(value) for name, value in asdict(item).items()}  # type: ignore[call-overload]
 
 
+def egress_text(rules: Iterable[EgressRule]) -> list[str]:
+    """Egress rules as the database has them."""
+    shown = ((rule, f"{names.address_text(rule.to.address)}/{rule.to.prefix}") for rule in rules)
+    return sorted(f"{to} {rules_text(frozenset({rule.port}))}" if rule.port else to for rule, to in shown)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex(":") if len(value) == 6 else names.address_text(value)
     if isinstance(value, dict) and value.keys() == Subnet.__dataclass_fields__.keys():
         return f"{names.address_text(Address(value['address']))}/{value['prefix']}"
-    if isinstance(value, frozenset):  # the only sets of the model are the port rules of an export
-        return rules_text(value)
+    if isinstance(value, frozenset):  # the port rules of an export or the egress rules of a group
+        return egress_text(value) if any(isinstance(rule, EgressRule) for rule in value) else rules_text(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value

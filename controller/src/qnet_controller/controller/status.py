@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..model.model import Model
+from ..pipeline.outside import OUTSIDE_PORT_NAME
 from . import names
 from .health import Health
 from .rotation import Rotation
@@ -23,6 +24,7 @@ def model_counts(model: Model) -> dict[str, int]:
         "service_ips": len(model.service_ips),
         "pods": len(model.pods),
         "exports": len(model.exports),
+        "egress_rules": sum(len(group.egress) for group in model.groups.values()),
     }
 
 
@@ -56,6 +58,7 @@ def _switch(model: Model, connected: Mapping[int, Switch], name: str) -> dict[st
         "connected": switch is not None,
         "role": switch.role_name if switch else None,
         "adopted": bool(switch and switch.adopted),
+        "way_out": model.port_number(host.datapath_id, OUTSIDE_PORT_NAME) is not None,
     }
     program = switch.ready() if switch else None
     return found | (program.status() if program else {})

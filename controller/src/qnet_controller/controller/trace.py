@@ -11,10 +11,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..decide import outside
 from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide
 from ..model.model import Model
 from ..model.objects import Address, Location, Pod, PortRule, ServiceIP
 from ..model.passages import Passage
+from ..pipeline.outside import OUTSIDE_PORT_NAME
 from ..pipeline.tables import Table
 from . import names
 
@@ -88,6 +90,8 @@ def trace(model: Model, source: Pod, address: Address, packet: Packet, now: floa
     _, step = tracer.plan(Origin.POD, here, source, address)
     steps.append(step)
     owner = model.owner.get((source.network, address))
+    if step.passes and owner is None:
+        return Trace(tuple(steps), (Way("outside", (tracer.outside(source, here, address),)),))
     if not step.passes or owner is None or isinstance(owner, Passage):
         return Trace(tuple(steps), ())
     targets = [owner] if isinstance(owner, Pod) else backends(model, owner)
@@ -124,13 +128,26 @@ class _Tracer:
         verdict = decide(self._model, question, self._now)
         kind = self._kind(verdict)
         opens = kind not in (Kind.DROP, Kind.REPLIES)
-        text = _PLAN_TEXT[kind] + (f"; exported ports: {rules_text(verdict.ports)}" if verdict.ports else "")
+        text = _PLAN_TEXT[kind] + (f"; named ports: {rules_text(verdict.ports)}" if verdict.ports else "")
+        belongs = outside.refused(self._model, address) if verdict.refused else ""
+        if belongs and (question.network, address) not in self._model.owner:
+            text += f"; no egress rule opens it: it belongs to {belongs}"
         return verdict, Step(self._host(where), Table.PLAN.title, verdict.because, text, opens)
 
     def _kind(self, verdict: Verdict) -> Kind:
         protocol = _ICMP if self._packet.protocol == _ICMPV6 else self._packet.protocol
         rules = (PortRule(protocol, self._packet.port), PortRule(protocol))
         return verdict.ports_kind if any(rule in verdict.ports for rule in rules) else verdict.kind
+
+    def outside(self, source: Pod, here: Location, address: Address) -> Step:
+        port = self._model.port_number(here.datapath_id, OUTSIDE_PORT_NAME)
+        known_as = names.address_text(outside.link_address(here.port, address))
+        text = f"out of {OUTSIDE_PORT_NAME}, where its host knows the pod as {known_as}"
+        if port is None:
+            text = f"this host has no port {OUTSIDE_PORT_NAME} (role outside)"
+        elif not any(len(own) == len(address) for own in source.addresses):
+            port, text = None, "the pod has no address of this family"
+        return Step(self._host(here), Table.LOCATION.title, f"group {source.group}", text, port is not None)
 
     def service(self, here: Location, target: ServiceIP, pods: list[Pod]) -> Step:
         text = f"balanced over {len(pods)} pods" if pods else "no pod of the service takes new connections"
@@ -162,6 +179,7 @@ _PLAN_TEXT = {
     Kind.ALLOW: "new connections and their answers pass",
     Kind.SERVICE: "new connections pass by way of a Service IP",
     Kind.REPLIES: "only answers to what the other side opened pass",
+    Kind.OUTSIDE: "an egress rule opens it: new connections and their answers pass",
 }
 _PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 

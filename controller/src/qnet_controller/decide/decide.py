@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..model.model import Model
 from ..model.objects import Address, Export, Pod, PortRule, SecurityGroup, ServiceIP
 from ..model.passages import Passage
+from . import outside
 
 
 class Origin(IntEnum):
@@ -32,7 +33,8 @@ class Kind(IntEnum):
 
     DROP: nothing passes. DIRECT: everything passes, without conntrack. OPEN: everything passes; conntrack only undoes
     the translation of Service IPs. ALLOW: everything that belongs to a connection, whoever opened it. SERVICE: new
-    connections over a Service IP; on the caller's host they are balanced. REPLIES: nothing of its own.
+    connections over a Service IP; on the caller's host they are balanced. REPLIES: nothing of its own. OUTSIDE: new
+    connections to addresses outside of the overlay, and nothing that those open.
 
     Answers to what the other side has opened pass besides, for all kinds but DROP: see `Grant`.
     """
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     ALLOW = 3
     SERVICE = 4
     REPLIES = 5
+    OUTSIDE = 6
 
 
 class Question(NamedTuple):
@@ -100,8 +103,10 @@ def decide(model: Model, question: Question, now: float) -> Verdict:
     """Answer `question` from the model at `now` (Unix seconds; only exports with an expiry depend on it)."""
     group = model.group_by_number.get(question.group)
     owner = model.owner.get((question.network, question.address))
-    if group is None or owner is None:
-        return Verdict(Kind.DROP, f"group {group.name}" if group else "nobody")
+    if group is None:
+        return Verdict(Kind.DROP, "nobody")
+    if owner is None:
+        return decide_outside(model, question)
     if isinstance(owner, ServiceIP):
         return _to_service_ip(model, question.origin, group, owner, now)
     if isinstance(owner, Passage):
@@ -112,6 +117,23 @@ def decide(model: Model, question: Question, now: float) -> Verdict:
     if question.network == passage.calls.name:
         return _through(model, question.origin, group, owner, passage, now)
     return _back_through(model, group, owner, passage, now)
+
+
+def decide_outside(model: Model, question: Question) -> Verdict:
+    """Answer a question about an address that nobody in the overlay has: the egress rules of the group, together."""
+    group = model.group_by_number.get(question.group)
+    if group is None:
+        return Verdict(Kind.DROP, "nobody")
+    refused = Verdict(Kind.DROP, f"group {group.name}")
+    if question.origin is not Origin.POD or question.network not in model.networks:
+        return refused
+    rules = outside.rules(model, group, question.address)
+    if not rules:
+        return refused
+    ports = frozenset(rule.port for rule in rules if rule.port is not None)
+    if len(ports) < len(rules):
+        return Verdict(Kind.OUTSIDE, refused.because)
+    return Verdict(Kind.DROP, refused.because, ports, Kind.OUTSIDE)
 
 
 def _to_service_ip(model: Model, origin: Origin, group: SecurityGroup, target: ServiceIP, now: float) -> Verdict:

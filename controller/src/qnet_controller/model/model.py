@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from .objects import (
@@ -38,11 +39,13 @@ Touch = tuple[str, object]
 ("imports", group) for what is exported to it, ("group", group) for which services it has,
 ("source", group number) for what pods of the group may do,
 ("pod", pod key), ("network", network), ("hosts", "") for any host, ("switch", datapath id) for a port that is no
-pod's, ("moved", (datapath id, pod key)) for a pod that has come to a switch from another one."""
+pod's, ("moved", (datapath id, pod key)) for a pod that has come to a switch from another one, ("egress", group) for
+what pods of the group reach outside, ("refused", "") for what is never outside."""
 
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
 HOSTS: Touch = ("hosts", "")
+REFUSED: Touch = ("refused", "")
 _REMEMBERED = 1 << 18
 
 
@@ -136,14 +139,15 @@ class Model:
             return set()
         self._changed()
         touched: set[Touch] = set()
+        egress_alone = _differ_in_egress_alone(old, new)
         if old is not None:
-            touched |= self._touches(old)
+            touched |= {("egress", key)} if egress_alone else self._touches(old)
             self._unindex(old)
             del table[key]
         if new is not None:
             table[key] = new
             self._index(new)
-            touched |= self._touches(new)
+            touched |= {("egress", key)} if egress_alone else self._touches(new)
         return touched
 
     def table(self, kind: type[Object]) -> dict[str, Object]:
@@ -252,14 +256,14 @@ class Model:
     def _touches(self, item: Object) -> set[Touch]:
         match item:
             case Network():
-                return {("network", item.name)}
+                return {("network", item.name), REFUSED}
             case Guest():
                 return self._passage_touches(passage(item))
             case Host():
                 pods = (self.pod_by_port.get(name) for name in self._ports_of[item.datapath_id].values())
-                return {HOSTS}.union(*(self._pod_touches(pod) for pod in pods if pod))
+                return {HOSTS, REFUSED}.union(*(self._pod_touches(pod) for pod in pods if pod))
             case SecurityGroup():
-                return self._group_touches(item)
+                return self._group_touches(item) | {("egress", item.name)}
             case Service():
                 group = self.groups.get(item.group)
                 return {("group", item.group)} | self._group_touches(group) | self._service_touches(item.key)
@@ -480,6 +484,12 @@ def copied(value: Any) -> Any:
                 twin[key] = inner.copy()
         return twin
     return value.copy() if isinstance(value, set | list | Passages) else value
+
+
+def _differ_in_egress_alone(old: Object | None, new: Object | None) -> bool:
+    if not isinstance(old, SecurityGroup) or not isinstance(new, SecurityGroup):
+        return False
+    return replace(old, egress=new.egress) == new
 
 
 def _drop(index: dict[_K, _V], key: _K, item: object) -> None:

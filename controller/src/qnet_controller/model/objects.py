@@ -82,12 +82,32 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class PortRule:
+    """One entry of `ports`: an IP protocol number and, for TCP, UDP and SCTP, a port."""
+
+    protocol: int
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """Leave to reach the addresses `to` outside of the overlay. No `port`: every protocol and port."""
+
+    to: Subnet
+    port: PortRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SecurityGroup:
-    """Services that reach each other freely. Key: `name`; `number` is what flows carry."""
+    """Services that reach each other freely. Key: `name`; `number` is what flows carry.
+
+    `egress`: what its pods reach outside; nothing else of it.
+    """
 
     name: str
     tenant: str
     number: int
+    egress: frozenset[EgressRule] = frozenset()
 
     @property
     def key(self) -> str:
@@ -169,14 +189,6 @@ class Pod:
     def key(self) -> str:
         """`group/name`."""
         return f"{self.group}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PortRule:
-    """One entry of an export's `ports`: an IP protocol number and, for TCP, UDP and SCTP, a port."""
-
-    protocol: int
-    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ..model.objects import (
     DEFAULT_SET,
     Address,
+    EgressRule,
     Export,
     Guest,
     HealthCheck,
@@ -61,7 +62,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "controller_set": _STRING,
         "state": _STRING,
     },
-    "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER},
+    "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER, "egress": _column(STRINGS)},
     "Service": {
         "name": _STRING,
         "group": _reference("Security_Group"),
@@ -162,6 +163,12 @@ def port_rule(text: str) -> PortRule:
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise MalformedRow(f"port {text!r}: the port is a number from 1 to 65535")
     return PortRule(protocol, int(port))
+
+
+def egress_rule(text: str) -> EgressRule:
+    """`203.0.113.0/24`, which is every protocol and port, or `203.0.113.0/24 tcp/443`."""
+    block, _, port = text.partition(" ")
+    return EgressRule(subnet(block), port_rule(port) if port else None)
 
 
 def _named(row: Any, column: str) -> str:
@@ -268,7 +275,10 @@ CONVERTERS: dict[str, tuple[type[Object], Callable[..., Object]]] = {
     "Network": (Network, _network),
     "Guest": (Guest, _guest),
     "Host": (Host, _host),
-    "Security_Group": (SecurityGroup, lambda row: SecurityGroup(row.name, row.tenant, row.number)),
+    "Security_Group": (
+        SecurityGroup,
+        lambda row: SecurityGroup(row.name, row.tenant, row.number, frozenset(map(egress_rule, row.egress))),
+    ),
     "Service": (Service, _service),
     "Service_IP": (
         ServiceIP,

@@ -12,9 +12,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..decide.decide import DIRECT, Grant, Origin, Question, decide, grants, home_of, over
+from ..decide.decide import DIRECT, Grant, Kind, Origin, Question, decide_outside, grants, home_of, over
+from ..decide.outside import on_link
 from ..model.model import Model
-from ..model.objects import Change, Export, Location, Pod, PortRule, Removed, SecurityGroup, Service, ServiceIP
+from ..model.objects import (
+    Change,
+    Export,
+    Host,
+    Location,
+    Network,
+    Pod,
+    PortRule,
+    Removed,
+    SecurityGroup,
+    Service,
+    ServiceIP,
+)
 from ..model.passages import Passage
 from .answers import grant_number
 from .fields import HAIRPIN_ZONE
@@ -121,6 +134,8 @@ def stands(model: Model, pod: Pod, item: Connection, now: float) -> bool:
     if item.zone & HAIRPIN_ZONE:
         address = model.owner.get((pod.network, item.answered.target))
         return isinstance(address, ServiceIP) and address.service == pod.service
+    if on_link(item.answered.target):
+        return _outside(model, pod, item)
     seen = model.owner.get((pod.network, item.answered.target))
     if item.opened.source in pod.addresses and not isinstance(seen, Passage):
         return _may_go_on(model, pod, item, now)
@@ -130,15 +145,19 @@ def stands(model: Model, pod: Pod, item: Connection, now: float) -> bool:
     return False
 
 
+def _outside(model: Model, opener: Pod, item: Connection) -> bool:
+    """Whether a rule opens what a connection out of the overlay was opened to."""
+    group = model.groups.get(opener.group)
+    if group is None or (opener.network, item.opened.target) in model.owner:
+        return False
+    verdict = decide_outside(model, Question(Origin.POD, opener.network, group.number, item.opened.target))
+    return verdict.kind is Kind.OUTSIDE or _names(verdict.ports, item)
+
+
 def _may_go_on(model: Model, opener: Pod, item: Connection, now: float) -> bool:
     called = model.owner.get((opener.network, item.opened.target))
     server = _server(model, opener, item)
-    if called is None:  # outside, or gone
-        group = model.groups.get(opener.group)
-        if group is None:
-            return False
-        return not decide(model, Question(Origin.POD, opener.network, group.number, item.opened.target), now).refused
-    if not isinstance(server, Pod):
+    if called is None or not isinstance(server, Pod):
         return False
     if isinstance(called, ServiceIP):
         stays = called.service == server.service and not _left_behind(model, server, item)
@@ -166,15 +185,23 @@ def _allowed(model: Model, opener: Pod, server: Pod, way: str | None, item: Conn
 def _covers(grant: Grant, item: Connection) -> bool:
     if item.mark != grant_number(grant):
         return False
-    ports = grant.export.ports
+    return not grant.export.ports or _names(grant.export.ports, item)
+
+
+def _names(ports: frozenset[PortRule], item: Connection) -> bool:
     protocol = ICMP[0] if item.opened.protocol in ICMP else item.opened.protocol
-    return not ports or PortRule(protocol) in ports or PortRule(protocol, item.opened.dport) in ports
+    return PortRule(protocol) in ports or PortRule(protocol, item.opened.dport) in ports
 
 
 def ends(pod: Pod, item: Connection) -> Ends | None:
     """What the connection in the zone of `pod` is called in both zones; None for a pod that called itself."""
     if item.zone & HAIRPIN_ZONE:
         return None
+    if on_link(item.answered.target):  # as the pod calls it: what its host makes of it is nobody else's business
+        protocol, client, server, client_port, server_port = item.opened
+        return Ends(
+            pod.network, protocol, client, client_port, server, client_port if protocol in ICMP else server_port
+        )
     # The opener's zone knows what the other side sees, the server's zone sees it.
     protocol, server, client, server_port, client_port = item.answered
     if item.opened.source not in pod.addresses:
@@ -197,6 +224,8 @@ def concerned(model: Model, changes: Iterable[Change]) -> frozenset[str]:
         old = model.table(kind).get(key)
         if old is not None and old != change:
             groups.update(_concerned(model, old, None if isinstance(change, Removed) else change))
+        if isinstance(change, Network | Host) and old != change:  # what was outside may be so no more
+            groups.update(group.name for group in model.groups.values() if group.egress)
     return frozenset(groups)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide, home_of
-from ..model.model import HOSTS, Model
+from ..decide import outside
+from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide, decide_outside, home_of
+from ..model.model import HOSTS, REFUSED, Model
 from ..model.objects import Address, Host, Network, Pod, ServiceIP
 from ..model.passages import Passage
 from .answers import LATER, answer_flows, grant_number, rule_order
@@ -50,6 +51,7 @@ from .messages import (
     match,
     object_hash,
 )
+from .outside import OUTSIDE_PORT_NAME, answers_from_outside
 from .scopes import Scope, scope_program
 from .service import backend, bucket, hairpin
 from .tables import Table
@@ -60,13 +62,17 @@ _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 _GROUP_IDS = 0x7FFFFFFF
 
 
+WHOLE = -1
+
+
 class Pair(NamedTuple):
-    """Packets from a source group to an address, as they entered this switch."""
+    """Packets from a source group to an address, as they entered this switch; with a prefix, to a block outside."""
 
     origin: Origin
     vni: int
     group: int
     address: Address
+    prefix: int = WHOLE
 
 
 class Source(NamedTuple):
@@ -112,6 +118,10 @@ class Compiler:
         """The number of the switch's tunnel port."""
         return self.model.port_number(self.datapath_id, TUNNEL_PORT_NAME)
 
+    def way_out(self) -> int | None:
+        """The number of the port to the host's own kernel, if it has one."""
+        return self.model.port_number(self.datapath_id, OUTSIDE_PORT_NAME)
+
     def program(self, demand: Demand, now: float) -> Program | None:
         """The program for `demand`, or None when nothing of it makes sense any more."""
         match demand:
@@ -130,18 +140,38 @@ class Compiler:
 
     # -- pairs -------------------------------------------------------------------------------------------------
 
+    def pair(self, origin: Origin, vni: int, group: int, address: Address) -> Pair:
+        """What a packet asks for: its destination alone, or outside as much as is treated alike."""
+        network, asking = self.model.network_by_vni.get(vni), self.model.group_by_number.get(group)
+        if network is None or asking is None or (network.name, address) in self.model.owner:
+            return Pair(origin, vni, group, address)
+        if network.name not in self.model.networks or any(
+            address in subnet for subnet in (*network.pod_subnets, *network.service_subnets)
+        ):
+            return Pair(origin, vni, group, address)
+        alike = outside.block(self.model, asking, address)
+        whole_address = alike.prefix == len(address) * 8
+        return Pair(origin, vni, group, alike.address, WHOLE if whole_address else alike.prefix)
+
+    def _alike(self, pair: Pair) -> bool:
+        """Whether everything in the block of a pair is still treated alike."""
+        group = self.model.group_by_number.get(pair.group)
+        return group is not None and outside.block(self.model, group, pair.address).prefix <= pair.prefix
+
     def verdict(self, pair: Pair, now: float) -> Verdict | None:
         """The policy's answer for a pair; None when its network is gone."""
         network = self.model.network_by_vni.get(pair.vni)
         if network is None:
             return None
         question = Question(pair.origin, network.name, pair.group, pair.address)
+        if pair.prefix != WHOLE:
+            return decide_outside(self.model, question)
         return self.model.recall(question, lambda: decide(self.model, question, now), now)
 
     def _pair(self, pair: Pair, now: float) -> Program | None:
         network = self.model.network_by_vni.get(pair.vni)
         verdict = self.verdict(pair, now)
-        if network is None or verdict is None:
+        if network is None or verdict is None or (pair.prefix != WHOLE and not self._alike(pair)):
             return None
         program = Program()
         program.depends |= {("address", (network.name, pair.address)), ("network", network.name)}
@@ -150,7 +180,9 @@ class Compiler:
         program.add(*self._port_flows(pair, verdict))
         if verdict.answers:
             program.needs.add(Part("answers", (pair.origin, pair.group, family(pair.address), verdict.answers)))
-        owner = self.model.owner.get((network.name, pair.address))
+        owner = self.model.owner.get((network.name, pair.address)) if pair.prefix == WHOLE else None
+        if owner is None and pair.group in self.model.group_by_number:
+            program.depends |= {("egress", self.model.group_by_number[pair.group].name), REFUSED}
         if isinstance(owner, Pod | ServiceIP):
             program.depends.add(("exports", owner.service))
         if isinstance(owner, ServiceIP):
@@ -179,6 +211,8 @@ class Compiler:
             return program
         if part.what == "network":
             return self._network(*part.key)
+        if part.what == "outside":
+            return self._outside(*part.key)
         name, address = part.key
         program = Program(depends={("address", (name, address)), ("network", name)})
         network, owner = self.model.spaces.get(name), self.model.owner.get((name, address))
@@ -196,11 +230,20 @@ class Compiler:
             program.add(*network_flows(network, self.model.passages.into(name), kernel))
         return program
 
+    def _outside(self, name: str) -> Program:
+        program = Program(depends={("egress", name)})
+        group = self.model.groups.get(name)
+        if group is not None:
+            program.add(*answers_from_outside(group))
+        return program
+
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
         asked = match(*_asked(pair))
+        # A block outside has no address of the overlay in it; where the two meet all the same, the address decides.
+        priority = 100 if pair.prefix == WHOLE else 50
         if verdict.refused:
             return flow(
-                Table.PLAN, 100, asked, (), Feature.REFUSED, verdict.because,
+                Table.PLAN, priority, asked, (), Feature.REFUSED, verdict.because,
                 hard=self.settings.drop_timeout_seconds, notify=True,
             )  # fmt: skip
         opened_by = (Set(GRANT, grant_number(verdict.grant)),) if verdict.grant else ()
@@ -209,7 +252,7 @@ class Compiler:
         through = (Set(VNI, owner.answers.vni),) if isinstance(owner, Passage) else ()
         then = (Set(KIND, verdict.kind), *opened_by, *through, Goto(Table.PORTS if verdict.ports else Table.TRACK))
         return flow(
-            Table.PLAN, 100, asked, then, Feature.PLAN, verdict.because,
+            Table.PLAN, priority, asked, then, Feature.PLAN, verdict.because,
             idle=self.settings.idle_timeout_seconds, notify=True,
         )  # fmt: skip
 
@@ -217,7 +260,7 @@ class Compiler:
     def _port_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
         then = (Set(KIND, verdict.ports_kind), Goto(Table.TRACK))
         for rule in sorted(verdict.ports, key=rule_order):
-            terms = [(IP_PROTO, family(pair.address).protocol(rule.protocol))]
+            terms: list[tuple[Field, int]] = [(IP_PROTO, family(pair.address).protocol(rule.protocol))]
             if rule.port is not None:
                 terms.append((_PORT_FIELD[rule.protocol], rule.port))
             asked = match(*_asked(pair), *terms)
@@ -429,8 +472,7 @@ class Compiler:
         )  # fmt: skip
 
 
-def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int], ...]:
+def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int] | tuple[Field, int, int], ...]:
     ip = family(pair.address)
-    return (
-        (VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), ip.term, (ip.target, number(pair.address)),
-    )  # fmt: skip
+    target = (ip.target, number(pair.address), ip.mask(pair.prefix if pair.prefix != WHOLE else ip.target.bits))
+    return ((VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), ip.term, target)

@@ -53,6 +53,10 @@ class Family:
         """The length of a packed address."""
         return self.source.bits // 8
 
+    def mask(self, prefix: int) -> int:
+        """The mask of a prefix length."""
+        return (1 << self.source.bits) - (1 << self.source.bits - prefix)
+
     def protocol(self, number: int) -> int:
         """The protocol number of this family for one of a port rule, where ICMP stands for that of either family."""
         return self.icmp if number == _ICMP else number

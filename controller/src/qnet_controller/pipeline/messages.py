@@ -157,6 +157,7 @@ class Feature(IntEnum):
     ARRIVED = 13
     SCOPE = 14  # a refusal that covers more than a pair
     ASKS = 15  # what it leaves open
+    OUTSIDE = 16
     # Reasons to drop that are counted apart; all of them have the bit of DROP_REASONS.
     SPOOFED_MAC = 64
     SPOOFED_IP = 65

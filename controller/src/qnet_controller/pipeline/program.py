@@ -48,6 +48,7 @@ from .messages import (
     Set,
     Tampered,
 )
+from .outside import to_and_from_outside, way_out
 from .packet import Addresses, ip_addresses, read, restored
 from .recover import recover
 from .refusals import Refusals
@@ -267,12 +268,12 @@ class SwitchProgram:
         group = self._model.groups.get(sender.group) if sender else None
         if group is None:
             return Answer(self._demand([source], now))
-        pair = Pair(Origin.TUNNEL, vni, group.number, addresses.target)
+        pair = self._compiler.pair(Origin.TUNNEL, vni, group.number, addresses.target)
         return self._answer(packet, pair, addresses, [source], now)
 
     def _unplanned(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
         origin = Origin(read(packet, ORIGIN))
-        pair = Pair(origin, read(packet, VNI), read(packet, SOURCE_GROUP), addresses.target)
+        pair = self._compiler.pair(origin, read(packet, VNI), read(packet, SOURCE_GROUP), addresses.target)
         return self._answer(packet, pair, addresses, [], now)
 
     def _unlocated(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
@@ -320,7 +321,7 @@ class SwitchProgram:
 
     def _frame(self) -> Program:
         program = Program(depends={("switch", self._datapath_id)})
-        program.add(*frame(self._compiler.tunnel_port()))
+        program.add(*frame(self._compiler.tunnel_port()), *way_out(self._compiler.way_out()))
         return program
 
     def _local(self, owner: Local) -> Program | None:
@@ -335,6 +336,10 @@ class SwitchProgram:
         host = self._model.host_by_datapath.get(self._datapath_id)
         moves_ports = host is not None and host.datapath_kind == "system"
         program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
+        out = self._compiler.way_out()
+        if out is not None:
+            program.add(*to_and_from_outside(pod, group.number, network, location.port, out))
+            program.needs.add(Part("outside", (group.name,)))
         program.add(
             *pod_flows(pod, group.number, network, location, moves_ports, self._model.passages.spaces(network.name))
         )

@@ -32,9 +32,12 @@ def recover(item: InstalledFlow) -> Demand | None:
     table, _, matching = item.key
     vni, address = _part(matching, VNI), _address(matching, *(family.target for family in FAMILIES))
     if table == Table.PLAN:
+        block = _block(matching)
         origin, group = _part(matching, ORIGIN), _part(matching, SOURCE_GROUP)
         if vni is not None and origin is not None and group is not None and address is not None:
             return Pair(Origin(origin), vni, group, address)
+        if vni is not None and origin is not None and group is not None and block is not None:
+            return Pair(Origin(origin), vni, group, *block)
     elif table == Table.LOCATION:
         if vni is not None and address is not None:
             return Target(vni, address)
@@ -62,6 +65,15 @@ def _scope(item: InstalledFlow) -> Scope | None:
 
 def _whole(matching: Match, field: Field) -> int | None:
     return next((value for name, value, mask in matching if name == field.name and mask == field.full), None)
+
+
+def _block(matching: Match) -> tuple[bytes, int] | None:
+    """The block of destinations that is matched, and its prefix length."""
+    for name, value, mask in matching:
+        ip = next((family for family in FAMILIES if family.target.name == name), None)
+        if ip is not None and mask == ip.mask(mask.bit_count()):
+            return value.to_bytes(ip.bytes, "big"), mask.bit_count()
+    return None
 
 
 def _part(matching: Match, part: Bits) -> int | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ..model.model import Model, copied
-from .demands import Demand, Pair
+from .demands import WHOLE, Demand, Pair
 from .scopes import scope_of
 from .wanted import Program
 
@@ -43,11 +43,11 @@ class Refusals:
         alike = self._pairs.get(_kin(pair), ())
         if pair in alike or len(alike) < WIDENS_AFTER:
             return pair
-        return scope_of(model, *pair) or pair
+        return scope_of(model, pair.origin, pair.vni, pair.group, pair.address) or pair
 
 
 def _kin(pair: Pair) -> Pair:
-    return pair._replace(address=bytes(len(pair.address)))
+    return pair._replace(address=bytes(len(pair.address)), prefix=WHOLE)
 
 
 def _refuses(program: Program) -> bool:

@@ -63,9 +63,25 @@ def everything(ip: Family) -> Block:
     return Block(0, 0, ip.bytes * 8)
 
 
+def _largest(model: Model, vni: int, group: int, ip: Family, target: int) -> Block | None:
+    """All addresses of a family; for a group that goes outside, the subnet of its network that the target is in.
+
+    Outside, such a group is refused by blocks that are treated alike, of which there are few (`decide/outside.py`).
+    """
+    found, network = model.group_by_number.get(group), model.network_by_vni.get(vni)
+    if found is None or not any(family(rule.to.address) is ip for rule in found.egress):
+        return everything(ip)
+    subnets = (*network.pod_subnets, *network.service_subnets) if network else ()
+    ours = (Block(number(s.address), s.prefix, ip.bytes * 8) for s in subnets if family(s.address) is ip)
+    return next((block for block in ours if block.has(target)), None)
+
+
 def scope_of(model: Model, origin: Origin, vni: int, group: int, address: Address) -> Scope | None:
     """The widest scope that may refuse an address to a group; None when only the pair can be refused."""
-    block, target = everything(family(address)), number(address)
+    target = number(address)
+    block = _largest(model, vni, group, family(address), target)
+    if block is None:
+        return None
     for level in range(_LEVELS):
         scope = Scope(origin, vni, group, level, block)
         left = left_open(model, scope)
@@ -122,9 +138,13 @@ def scope_program(model: Model, scope: Scope, seconds: int) -> Program | None:
     left = left_open(model, scope)
     if found is None or left is None or scope.block in left:
         return None
+    ip = next(one for one in FAMILIES if one.bytes * 8 == scope.block.bits)
+    largest = _largest(model, scope.vni, scope.group, ip, scope.block.start)
+    if largest is None or not largest.has(scope.block.start) or scope.block.prefix < largest.prefix:
+        return None
     group = model.group_by_number.get(scope.group)
     owner = f"group {group.name}" if group else "nobody"
-    program = Program(depends=set(found.depends))
+    program = Program(depends=set(found.depends) | ({("egress", group.name)} if group else set()))
     priority = _LOWEST + 2 * scope.level
     program.add_root(
         flow(Table.PLAN, priority, match(*_asked(scope, scope.block)), (), Feature.SCOPE, owner,

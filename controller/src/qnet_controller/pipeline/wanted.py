@@ -14,7 +14,7 @@ class Part(NamedTuple):
     """Flows that many owners need alike, wanted as long as one of them does: `what` they are, and for which object.
 
     "service": (network, address) of a Service IP; "presence": (network, address) of a pod; "answers": (origin, group
-    number, family, grants); "network": (network,) that pods of the switch are in.
+    number, family, grants); "network": (network,) that pods of the switch are in; "outside": (group,) of such pods.
     """
 
     what: str

@@ -12,24 +12,29 @@ from dataclasses import dataclass, field
 
 from ..decide.decide import Kind, Origin, Question, decide
 from ..model.model import Model, Touches
-from ..model.objects import Address, Change, Pod, PortRule, ServiceIP
+from ..model.objects import Address, Change, EgressRule, Pod, PortRule, ServiceIP
 from .connections import Connection, Ends, cut
 from .messages import Command
 from .program import SwitchProgram
 
+OUTSIDE = "outside"
 EVERYTHING = PortRule(0)
 """Stands for every protocol and port."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reach:
-    """That a group may open connections to an address, which the pod or Service IP with the key `target` has."""
+    """That a group may open connections to an address, which the pod or Service IP with the key `target` has.
+
+    Or to all addresses of a block outside, which `prefix` says; there the `network` is any.
+    """
 
     group: str
     target: str
     network: str
     address: Address
     rule: tuple[int, int | None]
+    prefix: int = -1
 
 
 @dataclass(slots=True)
@@ -57,7 +62,11 @@ def what_if(
     after = model.copy()
     touched = after.apply(changes)
     before, then = reach(model, model, after, touched, now), reach(after, model, after, touched, now)
-    found = WhatIf(sorted(then - before), sorted(before - then))
+    for what, name in touched:
+        if what == "egress":
+            lost, gained = _outside(model, after, str(name)), _outside(after, model, str(name))
+            before, then = before | lost, then | gained
+    found = WhatIf(sorted(then - before, key=_order), sorted(before - then, key=_order))
     for datapath_id, listed in connections.items():
         listed = list(listed)
         already = cut(model, datapath_id, listed, now).open
@@ -65,6 +74,24 @@ def what_if(
     for datapath_id, program in programs.items():
         found.commands[datapath_id] = program.copy(after).refresh(touched, now)
     return found
+
+
+def _order(item: Reach) -> tuple[object, ...]:
+    protocol, port = item.rule
+    return (item.group, item.target, item.network, len(item.address), item.address, item.prefix, protocol, port or 0)
+
+
+def _outside(model: Model, other: Model, name: str) -> set[Reach]:
+    """What a group may open outside by a rule of `model`, and by no rule or larger one of the other model."""
+    rules, others = (m.groups[name].egress if name in m.groups else frozenset() for m in (model, other))
+    alone = (rule for rule in rules if not any(_covers(wider, rule) for wider in others))
+    ports = ((rule, rule.port or EVERYTHING) for rule in alone)
+    return {Reach(name, OUTSIDE, OUTSIDE, r.to.address, (p.protocol, p.port), r.to.prefix) for r, p in ports}
+
+
+def _covers(wider: EgressRule, rule: EgressRule) -> bool:
+    inside = wider.to.prefix <= rule.to.prefix and rule.to.address in wider.to
+    return inside and wider.port in (None, rule.port)
 
 
 def reach(model: Model, before: Model, after: Model, touched: Touches, now: float) -> set[Reach]:

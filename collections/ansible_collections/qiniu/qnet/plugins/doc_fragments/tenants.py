@@ -84,6 +84,26 @@ options:
             description: Name of the group, a DNS label, unique in the fleet.
             type: str
             required: true
+          egress:
+            description:
+              - What pods of the group reach outside of the overlay. Together the rules open what any of them opens, and
+                nothing else.
+              - No rule opens addresses of pods and Service IPs, which are reached by exports alone, nor those of hosts
+                and tunnels, of a link, of groups, or of the metadata of clouds.
+              - An empty list closes everything; so does a new group without it.
+            type: list
+            elements: dict
+            suboptions:
+              to:
+                description: The addresses, as a subnet such as V(203.0.113.0/24) or as one address, IPv4 or IPv6.
+                type: str
+                required: true
+              ports:
+                description:
+                  - Protocols and ports that the rule is limited to, each V(tcp/PORT), V(udp/PORT) or V(icmp).
+                  - An empty list opens all; so does a rule without it.
+                type: list
+                elements: str
           services:
             description: Its services.
             type: list

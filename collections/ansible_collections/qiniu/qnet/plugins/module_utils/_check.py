@@ -57,6 +57,7 @@ class _Checker:
         )
         self._addresses()
         self._exports()
+        self._egress()
         self.problems += _l7_check.check(self.want, self.touched, self.where)
         return self.problems
 
@@ -123,6 +124,25 @@ class _Checker:
                     f"{field} {text} and {next_field} {next_text} overlap; "
                     "the subnets of a network must not share addresses",
                 )
+
+    def _egress(self) -> None:
+        """A rule within a network would open nothing: addresses of the overlay are reached by exports alone."""
+        inside = [
+            (network.name, _parse.span(text, "service"))
+            for network in self.want["network"].values()
+            for text in (*network.pod_subnets, *network.service_subnets)
+        ]
+        for key in sorted(self.touched["security_group"]):
+            for rule in _model.shown_egress(self.want["security_group"][key].egress):
+                to = _parse.span(rule["to"], "service")
+                for network, subnet in inside:
+                    if subnet.holds(to.version, to.first) and subnet.holds(to.version, to.last):
+                        self._say(
+                            "security_group",
+                            key,
+                            f"egress to {rule['to']} would open nothing, those are addresses of network '{network}'; "
+                            "export a service instead, or remove the rule",
+                        )
 
     def _addresses(self) -> None:
         owners: dict[tuple[str, str], list[tuple[str, str]]] = {}

@@ -80,11 +80,15 @@ class Host:
 
 @dataclasses.dataclass(frozen=True)
 class SecurityGroup:
-    """A security group of a tenant. ``number`` is its stable identity in flow tables."""
+    """A security group of a tenant. ``number`` is its stable identity in flow tables.
+
+    ``egress``: what its pods reach outside, each ``203.0.113.0/24`` or ``203.0.113.0/24 tcp/443``.
+    """
 
     name: str
     tenant: str
     number: int
+    egress: tuple[str, ...] = ()
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
 
@@ -334,6 +338,15 @@ def shown_check(options: t.Iterable[tuple[str, str]]) -> dict[str, t.Any]:
     return {name: numbers.get(name, str)(value) for name, value in options}
 
 
+def shown_egress(lines: t.Iterable[str]) -> list[dict[str, t.Any]]:
+    """Egress rules as people write them: the ports of each block together; no ports: all."""
+    shown: dict[str, list[str]] = {}
+    for line in lines:
+        to, dummy, port = line.partition(" ")
+        shown.setdefault(to, []).extend([port] if port else [])
+    return [{"to": to, "ports": ports} for to, ports in shown.items()]
+
+
 def render(record: t.Any) -> dict[str, t.Any]:
     """A record as people write it: plain lists, times in ISO 8601, nothing internal."""
     shown: dict[str, t.Any] = {}
@@ -342,6 +355,8 @@ def render(record: t.Any) -> dict[str, t.Any]:
         shown[field.name] = list(value) if isinstance(value, tuple) else value
     if isinstance(record, Service):
         shown["health_check"] = shown_check(record.health_check)
+    if isinstance(record, SecurityGroup):
+        shown["egress"] = shown_egress(record.egress)
     if isinstance(record, (L7Listener, L7Route)):
         shown["settings"] = json.loads(record.settings)
     if isinstance(record, Export) and record.expires is not None:

@@ -55,7 +55,16 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "controller_set": {"type": "str"},
         "draining": {"type": "bool"},
     },
-    "security_group": {"name": {"type": "str"}, "tenant": {"type": "str"}, "number": {"type": "int"}},
+    "security_group": {
+        "name": {"type": "str"},
+        "tenant": {"type": "str"},
+        "number": {"type": "int"},
+        "egress": {
+            "type": "list",
+            "elements": "dict",
+            "options": {"to": {"type": "str", "required": True}, "ports": {"type": "list", "elements": "str"}},
+        },
+    },
     "service": {
         "group": {"type": "str"},
         "name": {"type": "str"},

@@ -31,6 +31,14 @@ _CONTAINER = re.compile(r"[!-~]{1,255}\Z")
 
 Parser = t.Callable[[t.Any], t.Any]
 
+NEVER_OUTSIDE = (
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "198.19.0.0/16", "224.0.0.0/3",
+    "::/96", "::ffff:0:0/96", "fd71:6e65:7400::/112", "fe80::/10", "fec0::/10", "ff00::/8", "fd00:ec2::254/128",
+)  # fmt: skip
+"""What no egress rule opens (the same list as in the controller's decide/outside.py)."""
+WAYS_OUT = ("198.19.0.0/16", "fd71:6e65:7400::/112")
+"""By these addresses the kernel of a host knows its pods when they go outside."""
+
 
 def label(value: str) -> str:
     """A name of one part: a DNS label."""
@@ -143,7 +151,56 @@ def subnet(value: str) -> str:
         raise ValueError(f"'{value}' has host bits set; did you mean {parsed.cidr}?")
     if parsed.prefixlen == 0 or parsed.network.is_multicast() or parsed.network.is_loopback():
         raise ValueError(f"'{value}' is not a range of unicast addresses; write a subnet of its own for this network")
+    taken = [net for net in map(netaddr.IPNetwork, WAYS_OUT) if net.version == parsed.version]
+    if any(net in parsed or parsed in net for net in taken):
+        raise ValueError(f"'{value}' overlaps {taken[0]}, which qnet uses on every host; choose another subnet")
     return str(parsed)
+
+
+def outside_block(value: str) -> str:
+    """Addresses outside of the overlay, as a subnet or one address; canonical, always with a prefix length."""
+    parts = value.split("/")
+    hint = "write it as address/prefix length, for example 203.0.113.0/24, or 0.0.0.0/0 for every IPv4 address"
+    base = address(parts[0])
+    if len(parts) > 2 or (len(parts) == 2 and not parts[1].isdecimal()):
+        raise ValueError(f"'{value}' is not a subnet; {hint}")
+    try:
+        parsed = netaddr.IPNetwork("/".join([base, *parts[1:]]))
+    except (netaddr.AddrFormatError, ValueError, TypeError):
+        raise ValueError(f"'{value}' has no valid prefix length; {hint}") from None
+    if int(parsed.ip) != int(parsed.first):
+        raise ValueError(f"'{value}' has host bits set; did you mean {parsed.cidr}?")
+    if any(parsed in netaddr.IPNetwork(block) for block in NEVER_OUTSIDE):
+        raise ValueError(f"'{value}' has no address of a host outside; a rule for it would open nothing, remove it")
+    return str(parsed)
+
+
+def egress(value: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[str, ...]:
+    """Egress rules as lines, each once. Raises ValueError with every fault."""
+    lines, faults = set(), []
+    for index, rule in enumerate(value):
+        try:
+            to = outside_block(rule["to"])
+            ports = [port(text) for text in rule.get("ports") or ()]
+        except ValueError as error:
+            faults.append(f"[{index}]: {error}")
+            continue
+        lines |= {f"{to} {text}" for text in ports} or {to}
+    if faults:
+        raise ValueError("; ".join(faults))
+    return egress_lines(lines)
+
+
+def egress_lines(lines: t.Iterable[str]) -> tuple[str, ...]:
+    """Lines in order; without those for ports of a block all of whose ports are open."""
+    known = set(lines)
+    kept = {line for line in known if line.partition(" ")[0] not in known - {line}}
+    return tuple(sorted(kept, key=_in_order_of_egress))
+
+
+def _in_order_of_egress(line: str) -> tuple[t.Any, ...]:
+    to, dummy, port_text = line.partition(" ")
+    return (in_order_of_value(to), in_order_of_port(port_text))
 
 
 def pod_subnet(value: str) -> str:
@@ -339,6 +396,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "name": label,
         "tenant": label,
         "number": integer(1, _model.MAX_GROUP_NUMBER, "a group number"),
+        "egress": egress,
     },
     "service": {
         "group": label,

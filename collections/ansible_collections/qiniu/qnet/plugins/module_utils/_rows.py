@@ -18,7 +18,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
     "Guest": ("network", "home", "vni", "addresses"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
-    "Security_Group": ("name", "tenant", "number"),
+    "Security_Group": ("name", "tenant", "number", "egress"),
     "Service": ("name", "group", "network", "health_check", "drain_seconds"),
     "Service_IP": ("name", "service", "network", "address", "affinity", "algorithm"),
     "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers", "drain_until"),
@@ -117,7 +117,7 @@ class Rows:
 
     @staticmethod
     def _security_group(row: t.Any) -> _model.SecurityGroup:
-        return _model.SecurityGroup(row.name, row.tenant, row.number)
+        return _model.SecurityGroup(row.name, row.tenant, row.number, _parse.egress_lines(row.egress))
 
     def _service(self, row: t.Any) -> _model.Service:
         check = tuple(sorted(row.health_check.items()))

@@ -125,7 +125,12 @@ def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
             yield (
                 "security_group",
                 group_path,
-                {"name": group["name"], "tenant": tenant["name"], "number": group.get("number")},
+                {
+                    "name": group["name"],
+                    "tenant": tenant["name"],
+                    "number": group.get("number"),
+                    "egress": group.get("egress"),
+                },
             )
             for service_path, service in _elements(f"{group_path}.services", group.get("services")):
                 yield (

@@ -68,4 +68,6 @@ def text(found: t.Mapping[str, t.Any]) -> str:
 
 
 def _reach(item: t.Mapping[str, t.Any]) -> str:
+    if item["target"] == "outside":
+        return f"{item['group']} reaches {item['address']} outside: {item['ports']}"
     return f"{item['group']} reaches {item['target']} ({item['address']} in {item['network']}): {item['ports']}"

@@ -34,6 +34,26 @@ options:
       - Number that stands for the group in flow tables, 1 to 65535, unique in the fleet.
       - Without it, a new group gets the lowest free number. Leave it out unless you restore a fleet.
     type: int
+  egress:
+    description:
+      - What pods of the group reach outside of the overlay. Together the rules open what any of them opens, and
+        nothing else.
+      - No rule opens addresses of pods and Service IPs, which are reached by exports alone, nor those of hosts
+        and tunnels, of a link, of groups, or of the metadata of clouds.
+      - An empty list closes everything; so does a new group without it.
+    type: list
+    elements: dict
+    suboptions:
+      to:
+        description: The addresses, as a subnet such as V(203.0.113.0/24) or as one address, IPv4 or IPv6.
+        type: str
+        required: true
+      ports:
+        description:
+          - Protocols and ports that the rule is limited to, each V(tcp/PORT), V(udp/PORT) or V(icmp).
+          - An empty list opens all; so does a rule without it.
+        type: list
+        elements: str
   security_groups:
     description: Many security groups at once, in one transaction, instead of the options for a single one.
     type: list
@@ -53,6 +73,26 @@ options:
           - Number that stands for the group in flow tables, 1 to 65535, unique in the fleet.
           - Without it, a new group gets the lowest free number. Leave it out unless you restore a fleet.
         type: int
+      egress:
+        description:
+          - What pods of the group reach outside of the overlay. Together the rules open what any of them opens, and
+            nothing else.
+          - No rule opens addresses of pods and Service IPs, which are reached by exports alone, nor those of hosts
+            and tunnels, of a link, of groups, or of the metadata of clouds.
+          - An empty list closes everything; so does a new group without it.
+        type: list
+        elements: dict
+        suboptions:
+          to:
+            description: The addresses, as a subnet such as V(203.0.113.0/24) or as one address, IPv4 or IPv6.
+            type: str
+            required: true
+          ports:
+            description:
+              - Protocols and ports that the rule is limited to, each V(tcp/PORT), V(udp/PORT) or V(icmp).
+              - An empty list opens all; so does a rule without it.
+            type: list
+            elements: str
 seealso:
   - module: qiniu.qnet.qnet_security_group_info
   - module: qiniu.qnet.qnet_tenant
@@ -71,6 +111,15 @@ EXAMPLES = r"""
         tenant: alice
       - name: bob
         tenant: bob
+
+- name: Let a group reach a web service and two resolvers outside
+  qiniu.qnet.qnet_security_group:
+    name: fop
+    egress:
+      - to: 203.0.113.0/24
+        ports: [tcp/443]
+      - to: 2001:db8::53
+        ports: [udp/53, tcp/53]
 
 - name: Remove a group that has no services any more
   qiniu.qnet.qnet_security_group:
@@ -98,8 +147,16 @@ security_groups:
       description: Number that stands for it in flow tables.
       type: int
       returned: success
+    egress:
+      description: What its pods reach outside; a rule without ports opens all.
+      type: list
+      elements: dict
+      returned: success
   sample:
-    - name: fop
+    - egress:
+        - ports: [tcp/443]
+          to: 203.0.113.0/24
+      name: fop
       number: 1
       tenant: fop
 plan:

@@ -52,8 +52,16 @@ security_groups:
       description: Number that stands for it in flow tables.
       type: int
       returned: success
+    egress:
+      description: What its pods reach outside; a rule without ports opens all.
+      type: list
+      elements: dict
+      returned: success
   sample:
-    - name: fop
+    - egress:
+        - ports: [tcp/443]
+          to: 203.0.113.0/24
+      name: fop
       number: 1
       tenant: fop
 generation:

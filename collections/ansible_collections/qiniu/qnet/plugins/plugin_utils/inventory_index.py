@@ -97,6 +97,14 @@ def address_of(value: Any) -> Address | None:
         return None
 
 
+def block_of(value: Any) -> Subnet | None:
+    """The block of addresses that `value` says, or None."""
+    try:
+        return ipaddress.ip_network(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
 def _items(path: Path, value: Any, prefix: str = "", default: str | None = None) -> Iterator[Item]:
     if not isinstance(value, list):
         return

@@ -10,7 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_guests import guest_problems
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_index import Index, Item, address_of, subnets
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_index import (
+    Index,
+    Item,
+    address_of,
+    block_of,
+    subnets,
+)
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_l7 import l7_problems
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_shape import FormatError, parse_timestamp
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path, Problem, render_path, suggest
@@ -233,6 +239,21 @@ def _exports_join(index: Index, dummy: Fleet) -> Iterator[Problem]:
         yield _duplicate(second.path, f"{second.keys['service']} -> {second.keys['to']}", what, first.path)
 
 
+def _egress_leads_outside(index: Index, dummy: Fleet) -> Iterator[Problem]:
+    """Addresses of the overlay are reached by exports alone; a rule within a network opens nothing."""
+    for group in index.groups:
+        rules = group.keys.get("egress")
+        for position, rule in enumerate(rules if isinstance(rules, list) else ()):
+            to = rule.get("to") if isinstance(rule, Mapping) else None
+            block = block_of(to)
+            for network in index.networks if block is not None else ():
+                for _, subnet in subnets(network, "pod_subnets") + subnets(network, "service_subnets"):
+                    if block.version == subnet.version and block.subnet_of(subnet):  # type: ignore[union-attr,arg-type]
+                        text = f"opens nothing: it lies within {subnet} of network {network.name}"
+                        hint = "Export a service to the group instead, or remove the rule."
+                        yield Problem((*group.path, "egress", position, "to"), to, text, hint)
+
+
 def _exports_last(index: Index, fleet: Fleet) -> Iterator[Problem]:
     for export in index.exports:
         text = export.keys.get("expires")
@@ -313,6 +334,7 @@ _RULES: tuple[Callable[[Index, Fleet], Iterator[Problem]], ...] = (
     _hosts_exist,
     _exports_join,
     _exports_last,
+    _egress_leads_outside,
     _files_exist,
     _database_odd,
     _sets_have_controllers,

@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_text
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_text, _parse
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import Path, Problem, nearest, suggest
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -21,7 +21,7 @@ _UNUSABLE = tuple(
     ipaddress.ip_network(net)
     for net in (
         "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
-        "::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8",
+        *_parse.WAYS_OUT, "::/96", "::ffff:0:0/96", "fe80::/10", "ff00::/8",
     )
 )  # fmt: skip
 
@@ -184,6 +184,20 @@ def _subnet(text: str) -> None:
         raise FormatError(rule, "Use a private range, such as 10.10.0.0/16 or fd10::/64.")
 
 
+def _outside_block(text: str) -> None:
+    try:
+        block = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        block = None
+    if block is None:
+        raise FormatError("is no subnet", "Write it like 203.0.113.0/24, 2001:db8::53/128 or 0.0.0.0/0.")
+    if str(block) != text:
+        raise FormatError("has host bits or is not in its usual form", f"Write {block}.")
+    never = [ipaddress.ip_network(net) for net in _parse.NEVER_OUTSIDE]
+    if any(block.version == net.version and block.subnet_of(net) for net in never):  # type: ignore[arg-type]
+        raise FormatError("has no address of a host outside, so it opens nothing", "Remove the rule.")
+
+
 def _address(text: str) -> None:
     try:
         address = ipaddress.ip_address(text)
@@ -240,6 +254,7 @@ _FORMATS: dict[str, Callable[[str], object]] = {
     "dns-label": _dns_label,
     "service-reference": _service_reference,
     "subnet": _subnet,
+    "outside-block": _outside_block,
     "address": _address,
     "port": _port,
     "command": _command,

@@ -80,10 +80,34 @@ CASES = [
         name="fop",
         key={"name": "fop"},
         first={"tenant": "fop"},
-        created={"tenant": "fop", "number": 1},
-        change={"tenant": "other", "number": 77},
-        same={"number": 77},
-        changed={"tenant": "other", "number": 77},
+        created={"tenant": "fop", "number": 1, "egress": []},
+        change={
+            "tenant": "other",
+            "number": 77,
+            "egress": [
+                {"to": "203.0.113.0/24", "ports": ["udp/53", "tcp/443"]},
+                {"to": "2001:DB8::53"},
+                {"to": "0.0.0.0/0", "ports": ["icmp"]},
+            ],
+        },
+        same={
+            "egress": [
+                {"to": "2001:db8:0::53/128", "ports": []},
+                {"to": "2001:db8::53", "ports": ["tcp/53"]},
+                {"to": "0.0.0.0/0", "ports": ["ICMP", "icmp"]},
+                {"to": "203.0.113.0/024", "ports": ["tcp/0443"]},
+                {"to": "203.0.113.0/24", "ports": ["UDP/53"]},
+            ]
+        },
+        changed={
+            "tenant": "other",
+            "number": 77,
+            "egress": [
+                {"to": "0.0.0.0/0", "ports": ["icmp"]},
+                {"to": "203.0.113.0/24", "ports": ["tcp/443", "udp/53"]},
+                {"to": "2001:db8::53/128", "ports": []},
+            ],
+        },
     ),
     Case(
         kind="service",
