@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small fixed fleet to show flows of: docs/design/pipeline.md is made from it.
 
-Network `prod`. Group `fop` has the service `image` (two pods, Service IP 10.96.0.10) and `entry` (one pod). Group
-`alice` has `resize` (one pod), which is exported to `fop` with its pods and TCP port 80. Group `bob` has `crop`, and
-`fop/image` is exported to it.
+Network `prod`. Group `fop` has the service `image` (two pods, Service IP 10.96.0.10) and `entry` (one pod), and reaches
+203.0.113.0/24 outside on TCP port 443. Group `alice` has `resize` (one pod), which is exported to `fop` with its pods
+and TCP port 80. Group `bob` has `crop`, and `fop/image` is exported to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .fabric import Fabric, open_session
 
 VTEPS = {"h1": 0xC0A80001, "h2": 0xC0A80002}
 IPV6_BLOCK, ENTRY_IPV6 = 0xFD00_0010 << 96, (0xFD00_0010 << 96) + 2
+WEB = 0xCB007100
 IMAGE_IP, RESIZE_IP, NOBODY = 0x0A60000A, 0x0A60000B, 0x0A0A0007
 
 
@@ -48,7 +49,8 @@ INTENT: tuple[o.Object, ...] = (
         (o.Subnet(_bytes(0x0A0A0000), 16), o.Subnet(_bytes(IPV6_BLOCK), 64)),
         (o.Subnet(_bytes(0x0A600000), 16),),
     ),
-    *(o.SecurityGroup(name, name, number) for name, number in (("fop", 1), ("alice", 2), ("bob", 3))),
+    o.SecurityGroup("fop", "fop", 1, frozenset({o.EgressRule(o.Subnet(_bytes(WEB), 24), o.PortRule(6, 443))})),
+    *(o.SecurityGroup(name, name, number) for name, number in (("alice", 2), ("bob", 3))),
     o.Service("entry", "fop", "prod"),
     o.Service("image", "fop", "prod"),
     o.Service("resize", "alice", "prod"),
@@ -69,6 +71,7 @@ def example() -> Fabric:
     fabric.apply(INTENT)
     for pod, host in PODS.values():
         fabric.plug(pod, host)
+    fabric.open_outside()
     entry, image, crop = (PODS[key][0] for key in ("fop/entry-1", "fop/image-2", "bob/crop-1"))
     for sport in range(10):
         open_session(fabric, crop, 0x0A0A0006, IMAGE_IP, p.TCP, 3000 + sport, 80)
@@ -78,6 +81,8 @@ def example() -> Fabric:
     for number in range(4):
         open_session(fabric, entry, 0x0A0A0002, NOBODY + number, p.TCP, 2002, 80)
     open_session(fabric, image, 0x0A0A0004, 0x0A0A0002, p.TCP, 2003, 80)
+    for place in (WEB + 9, WEB + 0x10009):
+        fabric.send(entry, p.tcp(0x0A0A0002, 2004, place, 443, p.SYN))
     stranger = {"tun_id": 100, "tun_src": 0x01020304, "tun_dst": VTEPS["h1"]}
     fabric.inject(fabric.nodes["h1"], 1, p.tcp(0x0A0A0006, 1, 0x0A0A0002, 80, p.SYN), stranger)
     return fabric

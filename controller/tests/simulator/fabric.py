@@ -41,6 +41,7 @@ from .packets import (
 from .switch import Asked, Emission, Outcome, Switch
 
 TUNNEL_PORT = "qnet-vxlan"
+OUTSIDE_PORT = "qnet-out"
 VIRTUAL_MAC = 0x0A0000000001
 START = 1_800_000_000.0
 
@@ -247,6 +248,19 @@ class Fabric:
             self._concerned |= {group for pod in drained for group in users_of(self.model, pod.service)}
             self._refresh(touched)
             self._refresh(self.model.expired(since, self.clock.now))
+
+    def open_outside(self) -> None:
+        """Every host gets its way out; what leaves there is delivered to `OUTSIDE_PORT`."""
+        for node in self.nodes.values():
+            number, node.next_port = node.next_port, node.next_port + 1
+            node.switch.ports[number] = OUTSIDE_PORT
+            self._refresh(self.model.port_seen(node.switch.datapath_id, number, OUTSIDE_PORT, True))
+
+    def from_outside(self, host: str, packet: Packet) -> list[Delivery]:
+        """What the kernel of a host sends to its pods."""
+        node = self.nodes[host]
+        number = next(number for number, name in node.switch.ports.items() if name == OUTSIDE_PORT)
+        return self.inject(node, number, packet)
 
     # -- packets -----------------------------------------------------------------------------------------------
 

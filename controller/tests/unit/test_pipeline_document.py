@@ -40,6 +40,11 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(210, "nd_target", "The same in IPv6, where the probe comes from the unspecified address."),
             Sample(205, "nd_sll", "Neighbour solicitations of a pod, from its own or its link-local address."),
             Sample(200, "arp", "ARP requests of a pod, with its own MAC and address as the sender, are answered next."),
+            Sample(
+                200,
+                "kind=outside",
+                "What comes from outside to the address by which the host's kernel knows a pod: straight to its zone.",
+            ),
             Sample(200, "eth_dst", "IP of a pod, with its own MAC and address, towards the virtual MAC."),
             Sample(
                 200, "tun_src", "IP that a known VTEP sends for a pod that is there; asked for, and gone when idle."
@@ -95,6 +100,12 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(100, "to ports", "The export names ports: those decide next, and everything else is refused."),
             Sample(100, "hard_timeout", "A refused pair does not ask again until the time is over."),
             Sample(
+                50,
+                "to ports",
+                "Outside: all addresses that the group's rules treat alike, up to the next one that they do not.",
+            ),
+            Sample(50, "hard_timeout", "As many addresses outside that no rule opens."),
+            Sample(
                 20,
                 "drop",
                 "A group that has asked for several pairs that are refused: everything is, until the time is over …",
@@ -109,6 +120,7 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         (
             Sample(100, "kind=allow", "A named port of a pod, by an export that covers the pods themselves."),
             Sample(100, "kind=service", "A named port of a Service IP."),
+            Sample(100, "kind=outside", "A named port of addresses outside."),
             Sample(0, "", "Any other port keeps the kind of the pair."),
         ),
     ),
@@ -154,12 +166,19 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
                 "A balanced connection goes on to a pod of the service; to nobody else who may have its address.",
             ),
             Sample(90, "kind=open or allow", "Connections that are open, and errors about them."),
+            Sample(90, "kind=outside", "The same outside, where the pod has been translated already."),
+            Sample(
+                80,
+                "kind=outside",
+                "A pod opens a connection outside: its zone translates it to the address by which its host knows it.",
+            ),
             Sample(80, "commit", "A pod opens a connection: committed in its zone."),
         ),
     ),
     Table.LOCATION: (
         "Where is the destination? Local pods get their MAC address, others are reached through their host's VTEP.",
         (
+            Sample(110, "kind=outside", "Outside: to the host's own kernel. Dropped on a host without that port."),
             Sample(100, "to egress", "A pod of this host."),
             Sample(
                 100, "tun_dst", "A pod of another host: the one tunnel port, with the host and the VNI set by the flow."
@@ -182,6 +201,11 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         (
             Sample(105, "+inv", "Within a group, also what conntrack cannot place."),
             Sample(100, "+inv", "For all others it is dropped."),
+            Sample(
+                95,
+                "kind=outside",
+                "Answers from outside, and errors, while a rule of the pod's group opens what was opened.",
+            ),
             Sample(
                 95,
                 "ct_mark=",

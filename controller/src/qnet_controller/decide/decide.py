@@ -130,9 +130,9 @@ def decide_outside(model: Model, question: Question) -> Verdict:
     rules = outside.rules(model, group, question.address)
     if not rules:
         return refused
-    ports = frozenset(rule.port for rule in rules if rule.port is not None)
-    if len(ports) < len(rules):
+    if any(rule.port is None for rule in rules):
         return Verdict(Kind.OUTSIDE, refused.because)
+    ports = frozenset(rule.port for rule in rules if rule.port is not None)
     return Verdict(Kind.DROP, refused.because, ports, Kind.OUTSIDE)
 
 
