@@ -15,7 +15,9 @@ from .tenants import (
     SERVICE_BLOCK,
     PodPlan,
     export_object,
+    group_object,
     pod_object,
+    random_egress,
     random_export,
     random_ports,
     service_ip_object,
@@ -39,6 +41,7 @@ class Changer:
                 [
                     self.add_pod, self.reuse_address, self.remove_pod, self.move_pod, self.unplug_pod, self.plug_pod,
                     self.drain_pod, self.weigh_pod, self.add_export, self.remove_export, self.edit_export,
+                    self.edit_egress,
                     self.add_service_ip, self.remove_service_ip, self.pass_time, self.pass_time,
                     self.restart_controller, self.restart_switch,
                 ]
@@ -190,6 +193,13 @@ class Changer:
             export.expires = int(self.fabric.clock.now) + self.chooser.choice((-1, 30, 300))
         self.fabric.apply([export_object(export)])
         return f"edit {export}"
+
+    def edit_egress(self) -> str | None:
+        """A group reaches something else outside."""
+        group = self.chooser.choice(list(self.world.groups))
+        self.world.egress[group] = random_egress(self.chooser)
+        self.fabric.apply([group_object(self.world, group)])
+        return f"egress of {group}: {', '.join(map(str, self.world.egress[group])) or 'none'}"
 
     def add_service_ip(self) -> str | None:
         """A service gets another Service IP."""

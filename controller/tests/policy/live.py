@@ -244,6 +244,7 @@ class Fleet:
                        "mtu_request=1400")  # fmt: skip
         for number, (name, addresses) in enumerate(machines.items()):
             self.add_namespace(self.prefix + name)
+            run("ip", "netns", "exec", self.prefix + name, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
             for address in addresses:
                 self.ip(self.prefix + name, "addr", "add", address, "dev", "lo", *_unprobed(address))
             for host in self.hosts.values():

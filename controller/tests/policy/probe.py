@@ -7,11 +7,25 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qnet_controller.decide.outside import link_address
 from simulator import packets as p
-from simulator.fabric import VIRTUAL_MAC, Delivery, Fabric, Session, first_packet, open_session
+from simulator.fabric import OUTSIDE_PORT, VIRTUAL_MAC, Delivery, Fabric, Session, first_packet, open_session
+from simulator.packets import packed
 
-from .oracle import expected, who_has
-from .tenants import ICMP, IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, UDP, PodPlan, World, digest, pod_object
+from .oracle import OUTSIDE, expected, who_has
+from .tenants import (
+    ICMP,
+    IPV6,
+    OUTSIDE_ADDRESSES,
+    POD_BLOCK,
+    SERVICE_BLOCK,
+    TCP,
+    UDP,
+    PodPlan,
+    World,
+    digest,
+    pod_object,
+)
 
 PROBES: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None), (132, 9))
 _ephemeral = itertools.cycle(range(20000, 60000))
@@ -53,7 +67,7 @@ class Prober:
         used = {address for pod in self.world.pods.values() for address in pod.addresses}
         used |= set(self.world.service_ips.values())
         nobody = {family + block + 251 for family in (0, IPV6) for block in (POD_BLOCK, SERVICE_BLOCK)}
-        return sorted(used | nobody)
+        return sorted(used | nobody | set(OUTSIDE_ADDRESSES))
 
     def pairs(self) -> Iterator[tuple[PodPlan, int]]:
         """Every ordered pair of a pod and an address of a family it has; its own address stays inside of it."""
@@ -70,6 +84,9 @@ class Prober:
         want = expected(self.world, client, address, protocol, port, self.fabric.clock.now)
         what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
         sport = sport or next(_ephemeral)
+        if who_has(self.world, client.network, address) is None:
+            self._outside(client, address, protocol, port or 0, sport, want.receivers, what)
+            return None
         if protocol == 132:
             self._one_way(client, address, port or 0, sport, want.receivers, what)
             return None
@@ -96,7 +113,7 @@ class Prober:
         source = client.own(address)
         assert source is not None
         packet = first_packet(source, address, protocol, next(_ephemeral), port or 0)
-        got = {self.by_port(delivery.pod).key for delivery in self.fabric.send(pod_object(client), packet)}
+        got = {self.receiver(delivery.pod) for delivery in self.fabric.send(pod_object(client), packet)}
         if not got <= want.receivers or len(got) != bool(want.receivers):
             what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
             self.fail(f"{what}: reached {got or 'nobody'}, expected {set(want.receivers) or 'nobody'}")
@@ -115,6 +132,32 @@ class Prober:
         got = {self.by_port(d.pod).key for d in self.fabric.send(pod_object(client), packet)}
         if not got <= receivers or bool(got) != bool(receivers):
             self.fail(f"{what}: reached {got}, expected {set(receivers)}")
+
+    def _outside(
+        self, client: PodPlan, address: int, protocol: int, port: int, sport: int, receivers: frozenset[str], what: str
+    ) -> None:
+        """What nobody in the overlay has: it leaves the client's own host or not, and what answers it comes back."""
+        pod = pod_object(client)
+        sent = first_packet(client.own(address) or 0, address, protocol, sport, port)
+        got = {self.receiver(d.pod) for d in self.fabric.send(pod, sent)}
+        if got != receivers:
+            self.fail(f"{what}: reached {got or 'nobody'}, expected {set(receivers) or 'nobody'}")
+        if protocol == 132 or client.host is None:
+            return
+        _, number = self.fabric.port(pod)
+        answer = p.reply_to(sent, p.SYN | p.ACK)
+        answer.target = int.from_bytes(link_address(number, packed(address)), "big")
+        back = {self.receiver(d.pod) for d in self.fabric.from_outside(client.host, answer)}
+        if back != ({client.key} if receivers else set()):
+            self.fail(f"{what}: its answer reached {back or 'nobody'}")
+        if protocol != ICMP:
+            answer.src_port ^= 1
+            if self.fabric.from_outside(client.host, answer):
+                self.fail(f"{what}: a packet that is no answer came in")
+
+    def receiver(self, port_name: str) -> str:
+        """The pod with a port name, or the world outside."""
+        return OUTSIDE if port_name == OUTSIDE_PORT else self.by_port(port_name).key
 
     def _check_arrival(self, found: Open, sport: int, what: str) -> None:
         seen = found.session.at_server

@@ -33,6 +33,7 @@ def build_scene(datapath: Datapath) -> Prober:
     world.exports["a/s", "b"] = ExportPlan("a/s", "b")
     fabric = Fabric(HOSTS, Settings(), datapath)
     fabric.apply([o.Host(name, (packed(vtep),), dpid, datapath) for name, (dpid, vtep) in HOSTS.items()])
+    fabric.open_outside()
     fabric.apply(objects(world))
     for pod in world.pods.values():
         assert pod.host

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import cast
 
 from qnet_controller.model import objects as o
-from simulator.fabric import Fabric
+from simulator.fabric import OUTSIDE_PORT, TUNNEL_PORT, Fabric
 
 from .probe import Prober
 from .tenants import World, objects, pod_object
@@ -34,7 +34,7 @@ def go_to(prober: Prober, state: World) -> None:
 def _plug(fabric: Fabric, wanted: dict[str, tuple[o.Pod, str]]) -> None:
     for node in fabric.nodes.values():
         for number, name in list(node.switch.ports.items()):
-            if number != 1 and (name not in wanted or wanted[name][1] != node.name):
+            if name not in (TUNNEL_PORT, OUTSIDE_PORT) and (name not in wanted or wanted[name][1] != node.name):
                 fabric.pull(node, number)
     for pod, host in wanted.values():
         if pod.port_name not in fabric.nodes[host].switch.ports.values():

@@ -17,6 +17,11 @@ POD_BLOCK, SERVICE_BLOCK = 0x0A010000, 0x0A020000  # 10.1.0.0/24 and 10.2.0.0/24
 IPV6 = 0xFD00 << 112
 """Added to an IPv4 address for its IPv6 twin: fd00::a01:0/120 is the pods' block, fd00::a02:0/120 the services'."""
 PORT_CHOICES = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
+WEB = 0xCB007100
+EGRESS_BLOCKS = ((0, 0), (0x0A000000, 8), (0xC0A80000, 16), (WEB, 24), (WEB + 128, 25), (WEB + 9, 32), (IPV6, 0),
+                 (IPV6 + 0x99 * (1 << 64), 64), (IPV6 + 0x99 * (1 << 64) + 9, 128))  # fmt: skip
+OUTSIDE_ADDRESSES = (WEB + 9, WEB + 130, 0x0A630001, 0xC0A80001, 0xC0A80009, IPV6 + 0x99 * (1 << 64) + 9)
+"""Addresses that nobody in the overlay has: in blocks of rules, beside them, and of a tunnel."""
 Families = tuple[int, ...]
 """What is added to an IPv4 address for each of the families: 0 and IPV6."""
 FAMILY_CHOICES: tuple[Families, ...] = ((0,), (0, IPV6), (0, IPV6), (IPV6,))
@@ -227,6 +232,16 @@ def random_export(world: World, chooser: random.Random, now: float) -> ExportPla
     return ExportPlan(service, group, random_ports(chooser), chooser.random() < 0.4, expires)
 
 
+def random_egress(chooser: random.Random) -> frozenset[EgressPlan]:
+    """No rules, or a few; some cover the overlay, tunnels and one another."""
+    found = set()
+    for _ in range(chooser.choice((0, 1, 1, 3))):
+        block, prefix = chooser.choice(EGRESS_BLOCKS)
+        protocol, port = chooser.choice(((None, None), *PORT_CHOICES))
+        found.add(EgressPlan(block, prefix, protocol, port))
+    return frozenset(found)
+
+
 def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
     """Two networks with the same addresses of both families, a few groups with services, pods and exports."""
     world = World({"red": 100, "blue": 200}, {name: 10 + i for i, name in enumerate(("a", "b", "c"))})
@@ -234,6 +249,7 @@ def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
         ends: (number, (SERVICE_BLOCK + 250, IPV6 + SERVICE_BLOCK + 250))
         for ends, number in ((("red", "blue"), 300), (("blue", "red"), 400))
     }
+    world.egress = {group: random_egress(chooser) for group in world.groups}
     used: dict[str, int] = {"red": 10, "blue": 10}
     for group in world.groups:
         for name in ("s", "t")[: chooser.randint(1, 2)]:

@@ -34,6 +34,7 @@ def build(seed: int, datapath: Datapath, hosts: int = 3) -> tuple[random.Random,
     world = random_world(chooser, list(used), fabric.clock.now)
     fabric.apply([o.Host(name, (packed(vtep),), dpid, datapath) for name, (dpid, vtep) in used.items()])
     fabric.apply(objects(world))
+    fabric.open_outside()
     for pod in world.pods.values():
         if pod.host:
             fabric.plug(pod_object(pod), pod.host)

@@ -54,8 +54,7 @@ def comes_back(prober: Prober, key: str, packet: p.Packet) -> list[p.Packet]:
 
 @pytest.fixture
 def prober(prober: Prober) -> Prober:
-    """The scene, with a way out."""
-    prober.fabric.open_outside()
+    """The scene, with a group that goes outside."""
     allow(prober, "a", EgressPlan(WEB & ~0xFF, 24, TCP, 443), EgressPlan(ELSEWHERE, 32))
     return prober
 
