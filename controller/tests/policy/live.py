@@ -26,7 +26,6 @@ from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, EgressPlan, ExportPlan, Pod
 AGENT = Path(__file__).with_name("agent.py")
 COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
-WAY_OUT = REPOSITORY / "roles" / "outside" / "files" / "qnet_outside.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
 DATAPATH = os.environ.get("QNET_TEST_DATAPATH", "netdev")  # or `system`, on a machine whose kernel has the module
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
@@ -45,11 +44,6 @@ def port_name(key: str) -> str:
 def mac_text(key: str) -> str:
     """The MAC address of a pod."""
     return bytes.fromhex("02" + digest(key)[12:22]).hex(":")
-
-
-def _unprobed(address: str) -> list[str]:
-    """Use an IPv6 address without asking whether another one has it."""
-    return ["nodad"] if ":" in address else []
 
 
 class Agent:
@@ -236,45 +230,6 @@ class Fleet:
         self.ip(self.under, "link", "add", name, "type", "veth", "peer", "name", inside, "netns", namespace)
         self.ip(self.under, "link", "set", name, "master", "br" + name[-1], "up")
         self.ip(namespace, "link", "set", inside, "up")
-
-    def open_outside(self, machines: dict[str, list[str]]) -> None:
-        """Machines outside with these addresses, on a wire with every host, and the way out of each host."""
-        for host in self.hosts.values():
-            host.vsctl("add-port", "br-int", "qnet-out", "--", "set", "interface", "qnet-out", "type=internal",
-                       "mtu_request=1400")  # fmt: skip
-        for number, (name, addresses) in enumerate(machines.items()):
-            self.add_namespace(self.prefix + name)
-            run("ip", "netns", "exec", self.prefix + name, "sysctl", "-qw", "net.ipv4.ping_group_range=0 0")
-            for address in addresses:
-                self.ip(self.prefix + name, "addr", "add", address, "dev", "lo", *_unprobed(address))
-            for host in self.hosts.values():
-                self._wire(host, number, self.prefix + name, addresses)
-            self.agents[name] = Agent(self.prefix + name, name, self.program)
-        for host in self.hosts.values():
-            self.way_out(host, "attach", f"{VTEP_BLOCK}.0/24")
-
-    def _wire(self, host: Vswitch, number: int, machine: str, addresses: list[str]) -> None:
-        """Between a host and a machine, which always speaks from its own addresses."""
-        net, wire, inside = number * 100 + host.number, f"w{host.number}", host.namespace
-        self.ip(machine, "link", "add", wire, "type", "veth", "peer", "name", f"wan{number}", "netns", inside)
-        self.ip(machine, "link", "set", wire, "up")
-        self.ip(inside, "link", "set", f"wan{number}", "up")
-        for near, far, whole in ((f"172.31.{net}.1", f"172.31.{net}.2", 30), (f"fd31::{net}:1", f"fd31::{net}:2", 126)):
-            self.ip(inside, "addr", "add", f"{near}/{whole}", "dev", f"wan{number}", *_unprobed(near))
-            self.ip(machine, "addr", "add", f"{far}/{whole}", "dev", wire, *_unprobed(far))
-            for address in addresses:
-                if (":" in address) == (":" in near):
-                    self.ip(inside, "route", "add", address, "via", far)
-                    source = address.partition("/")[0]
-                    self.ip(machine, "route", "replace", near, "dev", wire, "src", source)
-            if not number:
-                self.ip(inside, "route", "add", "default", "via", far)
-
-    @staticmethod
-    def way_out(host: Vswitch, *arguments: str) -> None:
-        """What the role `outside` runs on a host."""
-        run("ip", "netns", "exec", host.namespace, "unshare", "--mount", "sh", "-c",
-            'mount -t tmpfs none /run && exec "$@"', "sh", "/usr/bin/python3", "-I", WAY_OUT, *arguments)  # fmt: skip
 
     # -- the controller ----------------------------------------------------------------------------------------
 

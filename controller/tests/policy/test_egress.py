@@ -13,6 +13,7 @@ from .agent import BIG, Answer
 from .live import DATAPATH, VTEP_BLOCK, Fleet, dotted
 from .revocation import PROGRAM, Streams, settle
 from .tenants import IPV6, TCP, UDP, EgressPlan, World
+from .wires import FLEET, open_outside, way_out
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 OUT, OUT_MORE, OUT_SIX = 0xCB007109, 0xCB007182, (0x20010DB8 << 96) + 9  # 203.0.113.9, 203.0.113.130, 2001:db8::9
@@ -47,8 +48,8 @@ def test_rules_open_what_they_say_and_nothing_else(tmp_path: Path) -> None:
     made = world()
     assert made.pods["a/s-1"].address == made.pods["a/t-1"].address
     with Fleet(tmp_path, made, ["h1", "h2"]) as fleet:
-        fleet.open_outside(
-            {"outside": [f"{dotted(OUT)}/32", f"{dotted(OUT_SIX)}/128"], "more": [f"{dotted(OUT_MORE)}/32"]}
+        open_outside(
+            fleet, {"outside": [f"{dotted(OUT)}/32", f"{dotted(OUT_SIX)}/128"], "more": [f"{dotted(OUT_MORE)}/32"]}
         )
         fleet.wait_until_ready()
         near, far, six = dotted(OUT), dotted(OUT_MORE), dotted(OUT_SIX)
@@ -103,7 +104,7 @@ def test_rules_open_what_they_say_and_nothing_else(tmp_path: Path) -> None:
         assert explained["passes"]
         assert [way["target"] for way in explained["ways"]] == ["outside"]
         for host in fleet.hosts.values():
-            fleet.way_out(host, "attach", f"{VTEP_BLOCK}.0/24")
+            way_out(host, "attach", FLEET)
             assert host.ofctl("show").count("qnet-out") == 1
         if DATAPATH == "netdev":
             assert tried(fleet, "a/s-1", (near, TCP, 80)) == [["outside", "172.31.1.1"]]
@@ -113,7 +114,7 @@ def test_streams_end_in_both_directions_with_the_rule(tmp_path: Path) -> None:
     made = world()
     made.egress["a"] = frozenset({EgressPlan(OUT, 32), EgressPlan(NARROW, 25)})
     with Fleet(tmp_path, made, ["h1", "h2"], PROGRAM) as fleet:
-        fleet.open_outside({"outside": [f"{dotted(OUT)}/32"], "more": [f"{dotted(OUT_MORE)}/32"]})
+        open_outside(fleet, {"outside": [f"{dotted(OUT)}/32"], "more": [f"{dotted(OUT_MORE)}/32"]})
         fleet.wait_until_ready()
         streams = Streams(fleet)
         streams.open("a/s-1", [(p, OUT, mode, TICK_MILLISECONDS) for p in (TCP, UDP) for mode in (1, 2, 3)])

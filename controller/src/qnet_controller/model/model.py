@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from .objects import (
@@ -28,6 +27,7 @@ from .objects import (
     SecurityGroup,
     Service,
     ServiceIP,
+    differ_in_egress_alone,
 )
 from .passages import Passage, Passages, passage
 
@@ -37,10 +37,9 @@ _V = TypeVar("_V")
 Touch = tuple[str, object]
 """What a change touched: ("address", (network, address)), ("backends", service), ("exports", service),
 ("imports", group) for what is exported to it, ("group", group) for which services it has,
-("source", group number) for what pods of the group may do,
-("pod", pod key), ("network", network), ("hosts", "") for any host, ("switch", datapath id) for a port that is no
-pod's, ("moved", (datapath id, pod key)) for a pod that has come to a switch from another one, ("egress", group) for
-what pods of the group reach outside, ("refused", "") for what is never outside."""
+("source", group number) for what pods of the group may do, ("pod", pod key), ("network", network), ("hosts", "") for
+any host, ("switch", datapath id) for a port that is no pod's, ("moved", (datapath id, pod key)) for a pod from another
+switch, ("egress", group) for what pods of the group reach outside, ("refused", "") for what is never outside."""
 
 Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
@@ -138,8 +137,7 @@ class Model:
         if old == new:
             return set()
         self._changed()
-        touched: set[Touch] = set()
-        egress_alone = _differ_in_egress_alone(old, new)
+        touched, egress_alone = set[Touch](), differ_in_egress_alone(old, new)
         if old is not None:
             touched |= {("egress", key)} if egress_alone else self._touches(old)
             self._unindex(old)
@@ -484,12 +482,6 @@ def copied(value: Any) -> Any:
                 twin[key] = inner.copy()
         return twin
     return value.copy() if isinstance(value, set | list | Passages) else value
-
-
-def _differ_in_egress_alone(old: Object | None, new: Object | None) -> bool:
-    if not isinstance(old, SecurityGroup) or not isinstance(new, SecurityGroup):
-        return False
-    return replace(old, egress=new.egress) == new
 
 
 def _drop(index: dict[_K, _V], key: _K, item: object) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Address = bytes
 """A packed address: 4 bytes for IPv4, 16 for IPv6."""
@@ -212,6 +212,13 @@ class Export:
 
 
 Object = Network | Guest | Host | SecurityGroup | Service | ServiceIP | Pod | Export
+
+
+def differ_in_egress_alone(old: Object | None, new: Object | None) -> bool:
+    """Whether two objects are the same security group with other egress rules."""
+    if not isinstance(old, SecurityGroup) or not isinstance(new, SecurityGroup):
+        return False
+    return replace(old, egress=new.egress) == new
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -246,12 +247,16 @@ def _egress_leads_outside(index: Index, dummy: Fleet) -> Iterator[Problem]:
         for position, rule in enumerate(rules if isinstance(rules, list) else ()):
             to = rule.get("to") if isinstance(rule, Mapping) else None
             block = block_of(to)
-            for network in index.networks if block is not None else ():
-                for _, subnet in subnets(network, "pod_subnets") + subnets(network, "service_subnets"):
-                    if block.version == subnet.version and block.subnet_of(subnet):  # type: ignore[union-attr,arg-type]
-                        text = f"opens nothing: it lies within {subnet} of network {network.name}"
-                        hint = "Export a service to the group instead, or remove the rule."
-                        yield Problem((*group.path, "egress", position, "to"), to, text, hint)
+            within = (
+                (subnet, network)
+                for network in index.networks
+                for _, subnet in subnets(network, "pod_subnets") + subnets(network, "service_subnets")
+                if block is not None and block.version == subnet.version and block.subnet_of(subnet)  # type: ignore[arg-type]
+            )
+            for subnet, network in itertools.islice(within, 1):
+                text = f"opens nothing: it lies within {subnet} of network {network.name}"
+                hint = "Export a service to the group instead, or remove the rule."
+                yield Problem((*group.path, "egress", position, "to"), to, text, hint)
 
 
 def _exports_last(index: Index, fleet: Fleet) -> Iterator[Problem]:

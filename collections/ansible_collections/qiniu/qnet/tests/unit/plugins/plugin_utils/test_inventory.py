@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.inventory_rules import Fleet
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.problem import render_path, report
+from ansible_collections.qiniu.qnet.tests.egress_faults import EGRESS_FAULTS
 from ansible_collections.qiniu.qnet.tests.guest_faults import GUEST_FAULTS
 from ansible_collections.qiniu.qnet.tests.inventory_faults import (
     FAULTS,
@@ -31,9 +32,9 @@ def test_empty_inventory_has_no_problem() -> None:
     assert problems({}) == []
 
 
-@pytest.mark.parametrize("fault", FAULTS | GUEST_FAULTS)
+@pytest.mark.parametrize("fault", FAULTS | GUEST_FAULTS | EGRESS_FAULTS)
 def test_fault_is_found_alone_at_its_path(fault: str) -> None:
-    change, path, rule, hint = (FAULTS | GUEST_FAULTS)[fault]
+    change, path, rule, hint = (FAULTS | GUEST_FAULTS | EGRESS_FAULTS)[fault]
     wrong = inventory()
     change(wrong)
     found = [problem for problem in problems(wrong) if not (fault == "misspelt required key" and "vin" in problem.path)]
