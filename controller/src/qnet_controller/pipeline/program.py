@@ -69,6 +69,7 @@ class Frame(NamedTuple):
 _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
 _FRAME = Frame()
+_KINDS = {int(kind): kind for kind in Kind}
 _OPENING = frozenset({Table.PLAN, Table.ADMISSION})
 
 
@@ -282,7 +283,9 @@ class SwitchProgram:
         program = self._programs.get(target)
         if program is None or program.root is None or program.flows[program.root].hard_timeout:
             return Answer(commands)
-        kind = Kind(read(packet, KIND))
+        kind = _KINDS.get(read(packet, KIND), Kind.DROP)
+        if kind is Kind.DROP:
+            return Answer(commands)  # nothing that was refused gets as far as here by itself
         again: Actions = (*restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
 
