@@ -9,7 +9,7 @@ packages=(
   openvswitch-switch openvswitch-common       # private switches and databases of the tests
   python3-openvswitch python3-netaddr         # what modules use on a host
   iproute2 iputils-ping ethtool procps        # pods of the tests
-  nftables                                    # faults of the tests: firewalls, cards that spoil packets
+  nftables libfaketime                        # faults of the tests: firewalls, cards that spoil packets, clocks that jump
   nginx-light libnginx-mod-http-lua libnginx-mod-http-headers-more-filter # the L7 balancer of the tests
   libnginx-mod-http-brotli-filter libnginx-mod-stream lua-cjson
   curl wrk nghttp2-client                     # its clients

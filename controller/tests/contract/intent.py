@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Any
 
 from contract.fixtures import DATAPATH_ID
+from qnet_controller.ovsdb.rows import address
 
 Operation = dict[str, Any]
 
@@ -79,3 +81,21 @@ def fleet() -> list[Operation]:
             direct=False,
         ),
     ]  # fmt: skip
+
+
+def echo_request(number: int, target: str) -> str:
+    """An ICMP echo request of pod `number`, in hex."""
+
+    def checksum(data: bytes) -> int:
+        total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        return ~total & 0xFFFF
+
+    def header(value: int) -> bytes:
+        source = bytes([10, 10, 0, number])
+        return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0x4000, 64, 1, value, source, address(target))
+
+    frame = bytes.fromhex("0a0000000001") + bytes([2, 0, 0, 0, 0, number]) + b"\x08\0"
+    icmp = struct.pack("!BBHHH", 8, 0, checksum(struct.pack("!BBHHH", 8, 0, 0, number, 1)), number, 1)
+    return (frame + header(checksum(header(0))) + icmp).hex()

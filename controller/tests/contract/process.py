@@ -39,6 +39,10 @@ class Process:
     def log(self) -> str:
         return self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def end(self, number: int = signal.SIGTERM) -> int:
         self._process.send_signal(number)
         return self._process.wait(8)

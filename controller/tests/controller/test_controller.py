@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from contract.example import EXPORT, adopted, controllers, fleet, point, until
 from contract.fixtures import BRIDGE, attach
+from contract.intent import echo_request
 from contract.real import Authority, Vswitch
+from qnet_controller.controller import expiry
 from qnet_controller.controller.controller import Controller
 from qnet_controller.model.objects import (
     Change,
@@ -56,24 +59,6 @@ def sample(controller: Controller, name: str, **labels: str) -> float:
         for item in metric.samples
         if item.name == name and labels.items() <= item.labels.items()
     )
-
-
-def echo_request(number: int, target: str) -> str:
-    """An ICMP echo request of pod `number`, in hex."""
-
-    def checksum(data: bytes) -> int:
-        total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-        while total >> 16:
-            total = (total & 0xFFFF) + (total >> 16)
-        return ~total & 0xFFFF
-
-    def header(value: int) -> bytes:
-        source = bytes([10, 10, 0, number])
-        return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 0, 0x4000, 64, 1, value, source, address(target))
-
-    frame = bytes.fromhex("0a0000000001") + bytes([2, 0, 0, 0, 0, number]) + b"\x08\0"
-    icmp = struct.pack("!BBHHH", 8, 0, checksum(struct.pack("!BBHHH", 8, 0, 0, number, 1)), number, 1)
-    return (frame + header(checksum(header(0))) + icmp).hex()
 
 
 async def send(switch: Vswitch, number: int, target: str) -> None:
@@ -164,6 +149,29 @@ def test_an_export_that_expires_ends_the_pair_at_once(switch: Vswitch, authority
         (before,) = plans(switch, "10.96.0.10")
         assert "goto_table" in before
         await until(lambda: [p for p in plans(switch, "10.96.0.10") if "goto_table" in p] == [], 5)
+
+    play(authority, switch, test)
+
+
+def test_an_export_ends_by_a_clock_that_has_jumped_and_was_set_back(
+    switch: Vswitch, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset, real = 0.0, time.time
+    monkeypatch.setattr(expiry, "LONGEST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(time, "time", lambda: real() + offset)
+
+    def allowed() -> bool:
+        return any("goto_table" in line for line in plans(switch, "10.96.0.10"))
+
+    async def test(controller: Controller) -> None:
+        nonlocal offset
+        controller.intent_changed(delta(replace(EXPORT, expires=int(time.time()) + 600)))
+        for jump in (0.0, 3600.0, 0.0, 599.0 + 2.0):  # it ends for a while, and in the end for good
+            offset = jump
+            if jump == 0.0:
+                await until(lambda: not any("drop" in line for line in plans(switch, "10.96.0.10")))
+                await send(switch, 3, "10.96.0.10")
+            await until(allowed if jump == 0.0 else lambda: not allowed())
 
     play(authority, switch, test)
 

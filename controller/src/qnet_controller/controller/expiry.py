@@ -30,7 +30,10 @@ class Expiry:
     def schedule(self) -> None:
         """Look for the next end; to be called when the model has changed."""
         self.stop()
-        following = self._model.next_expiry(self._until)
+        # What has ended already is looked at again as well: the clock may be set back.
+        following = self._model.next_expiry(min(self._until, time.time()))
+        if following is None and self._model.ending:
+            following = time.time() + LONGEST_WAIT_SECONDS
         if following is not None:
             delay = min(max(following - time.time(), 0.0) + 0.001, LONGEST_WAIT_SECONDS)
             self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
@@ -43,6 +46,9 @@ class Expiry:
 
     def _expire(self) -> None:
         now = time.time()
+        if now < self._until:
+            self._set_back(now)
+            return
         ended = [e for e in self._model.ending.values() if e.expires and self._until < e.expires <= now]
         if ended:
             LOG.info("exports have expired: %s", ", ".join(sorted(export.key for export in ended)))
@@ -52,5 +58,12 @@ class Expiry:
         self._receipts.expires(ended)
         self._receipts.left(frozenset(group for pod in drained for group in users_of(self._model, pod.service)))
         self._touch(self._model.expired(self._until, now) | touched)
+        self._until = now
+        self.schedule()
+
+    def _set_back(self, now: float) -> None:
+        """The clock goes after what has ended: some of it has not, and some may have ended unseen since then."""
+        LOG.warning("the clock has been set back by %.0f s: exports end by the new time", self._until - now)
+        self._touch(self._model.expired(now - 2 * LONGEST_WAIT_SECONDS, self._until))
         self._until = now
         self.schedule()
