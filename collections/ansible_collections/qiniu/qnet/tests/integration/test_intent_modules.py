@@ -165,6 +165,28 @@ CASES = [
         changed={"ports": [], "direct": True, "expires": "2027-01-01T00:00:00Z"},
         needs=("network", "groups", "service"),
     ),
+    Case(
+        kind="l7_listener",
+        name="web",
+        key={"name": "web"},
+        first={"balancer": "fop/image", "protocol": "http", "port": 80, "settings": {"timeouts": {"read_seconds": 5}}},
+        created={"protocol": "http", "port": 80, "settings": {"timeouts": {"read_seconds": 5}}},
+        change={"port": 8080, "settings": {"http2": True, "access": [{"deny": "10.10.0.9"}, {"allow": "all"}]}},
+        same={"settings": {"access": [{"deny": "10.10.0.9"}, {"allow": "all"}], "http2": True}},
+        changed={"port": 8080, "settings": {"http2": True, "access": [{"deny": "10.10.0.9"}, {"allow": "all"}]}},
+        needs=("network", "groups", "service"),
+    ),
+    Case(
+        kind="l7_route",
+        name="web/all",
+        key={"listener": "web", "name": "all"},
+        first={"settings": {"backends": [{"service": "fop/image", "port": 80}]}},
+        created={"settings": {"backends": [{"service": "fop/image", "port": 80}]}},
+        change={"settings": {"path": "/a", "respond": {"status": 200, "body": "x"}}},
+        same={"settings": {"respond": {"body": "x", "status": 200}, "path": "/a"}},
+        changed={"settings": {"path": "/a", "respond": {"status": 200, "body": "x"}}},
+        needs=("network", "groups", "service", "listener"),
+    ),
 ]
 
 
@@ -177,6 +199,8 @@ def prepare(run: Runner, needs: tuple[str, ...]) -> None:
         run("qnet_security_group", security_groups=GROUPS)
     if "service" in needs:
         run("qnet_service", **SERVICE)
+    if "listener" in needs:
+        run("qnet_l7_listener", name="web", balancer="fop/image", protocol="http", port=80)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
@@ -224,6 +248,8 @@ def dump(database: IntentDatabase) -> dict[str, t.Any]:
         "Pod",
         "Pod_Address",
         "Export",
+        "L7_Listener",
+        "L7_Route",
     )
     return {table: sorted(map(str, database.rows(table))) for table in tables}
 
@@ -267,6 +293,23 @@ def test_references_are_named_when_they_are_missing_or_in_the_way(run: Runner) -
     assert "cannot be removed" in said
     said = run.refused("qnet_export", service="fop/image", to="fop")
     assert said == "export 'fop/image -> fop': a group reaches its own services anyway; remove the export"
+
+
+def test_listeners_and_routes_are_refused_with_the_place_of_the_fault(run: Runner) -> None:
+    prepare(run, ("network", "groups", "service"))
+    listener = {"balancer": "fop/image", "protocol": "tcp", "port": 5432}
+    said = run.refused("qnet_l7_listener", name="db", **listener, settings={"cache": {"key": "$uri"}})
+    assert said == "L7 listener 'db': cache has no use with tcp; remove it, or use http or https"
+    run("qnet_l7_listener", name="db", **listener)
+    backends = [{"service": "fop/image", "port": 5432}]
+    settings: list[dict[str, t.Any]] = [{"backends": backends, "hosts": [f"{name}.org"]} for name in "ab"]
+    settings[1]["access"] = [{"deny": "all"}]
+    both = [{"listener": "db", "name": name, "settings": own} for name, own in zip("ab", settings, strict=True)]
+    assert "'db/b': access differs from that of route a" in run.refused("qnet_l7_route", l7_routes=both)
+    assert run("qnet_l7_route_info")["l7_routes"] == []
+    run("qnet_l7_route", l7_routes=both[:1])
+    said = run.refused("qnet_service", group="fop", name="image", state="absent")
+    assert "cannot be removed while these refer to it: L7 listener db, L7 route db/a" in said
 
 
 def test_all_problems_come_at_once(run: Runner) -> None:
