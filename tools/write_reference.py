@@ -182,7 +182,8 @@ class Schema:
         default = node.get("default", target.get("default"))
         limits = [f"{key}: {', '.join(map(str, target[key]))}" for key in ("enum",) if key in target]
         if "minimum" in target:
-            limits.append(f"{target['minimum']} to {target['maximum']}")
+            most = f" to {target['maximum']}" if "maximum" in target else " or more"
+            limits.append(f"{target['minimum']}{most}")
         shown = "" if default is None else f"`{json.dumps(default)}`"
         return (
             self._kind(node),
