@@ -55,6 +55,10 @@ def test_what_only_nginx_can_find_is_said_with_its_place_and_the_old_runs_on(sce
         ("l7-snippet", '"content_by_lua" "x";'),
         ("l7-snippet", "pro\\xy_pass http://10.0.0.1;"),
         ("l7-snippet", "alias /etc/;"),
+        ("l7-snippet", "set $qnet_backend 10.0.0.1:80;"),
+        ("l7-snippet", "if ($arg_to ~ (?<qnet_backend>.+)) { break; }"),
+        ("l7-pattern", "^/(?<qnet_backend>.+)"),
+        ("l7-location", "/(?<qnet_backend>.+)"),
     ],
 )
 def test_texts_that_nginx_would_misunderstand_are_refused(form: str, text: str) -> None:

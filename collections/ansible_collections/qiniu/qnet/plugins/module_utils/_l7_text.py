@@ -72,6 +72,7 @@ def path(text: str) -> None:
 
 def location(text: str) -> None:
     """What a route matches a path with: a path, or a regular expression when it does not begin with `/`."""
+    _own_variables(text)
     if not text.startswith("/"):
         pattern(text)
     else:
@@ -82,10 +83,19 @@ def pattern(text: str) -> None:
     """A regular expression, roughly checked here; nginx checks it again with PCRE."""
     if any(ord(character) < 32 or ord(character) == 127 for character in text) or not text:
         raise Refused("has a line break or a control character, or is empty", "Write it on one line.")
+    _own_variables(text)
     try:
         re.compile(re.sub(r"\(\?<([A-Za-z])", r"(?P<\1", text))
     except re.error as error:
         raise Refused(f"is no regular expression: {error}", "Correct it.") from None
+
+
+def _own_variables(text: str) -> None:
+    """A group of a pattern and a directive can set variables; those that say where a request goes are not theirs."""
+    if "qnet_" in text.lower():
+        raise Refused(
+            "has a name with qnet_, which is the balancer's own", "Use another one, or an option like headers."
+        )
 
 
 def header(text: str) -> None:
@@ -166,6 +176,7 @@ _FORBIDDEN = re.compile(
 
 def snippet(text: str) -> None:
     """Directives of nginx, one statement after the other, none of which loads code, reads files or goes elsewhere."""
+    _own_variables(text)
     for name in _statements(text):
         if _FORBIDDEN.match(name):
             raise Refused(f"has the directive {name}, which a snippet may not use", "Use the option made for it.")
