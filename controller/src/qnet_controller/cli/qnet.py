@@ -137,6 +137,11 @@ def troubles(answer: dict[str, Any]) -> Sequence[str]:
         for s in answer["switches"]
         if s["connected"] and s["role"] not in ("master", "slave")
     ]
+    found += [
+        f"switch of {s['host']}: {s['quarantined']} pods in quarantine for asking in vain; see qnet drops"
+        for s in answer["switches"]
+        if s.get("quarantined")
+    ]
     found += [f"waits: {text}" for text in answer["waiting"]]
     found += [f"pod {p['pod']}: attached nowhere" for p in answer["pods"] if not p["host"]]
     found += [f"pod {p['pod']}: no link on {p['host']}" for p in answer["pods"] if p["host"] and not p["live"]]

@@ -37,6 +37,7 @@ class Metrics:
         self.model_objects = Gauge("qnet_model_objects", "Objects of intent", ["kind"], registry=self.registry)
         self.malformed_rows = Gauge("qnet_malformed_rows", "Rows of the database left out", registry=self.registry)
         self.spoofed = self._counter("qnet_spoofed", "Packets dropped that a sender may not send", "switch", "reason")
+        self.quarantines = self._counter("qnet_quarantines", "Pods put in quarantine for asking in vain", "switch")
         self.health_checks = self._counter("qnet_health_checks", "Health checks made", "result")
         self.services_down = Gauge(
             "qnet_services_down",

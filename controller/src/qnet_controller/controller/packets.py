@@ -64,6 +64,8 @@ class Packets:
             self._doubt(switch)  # the program and the switch may differ now
             raise
         flow_mods.inc(len(answer.commands))
+        if answer.quarantined is not None:
+            self._quarantined(switch, answer.quarantined)
         self._kinds[answer.kind].inc()
         self._metrics.packet_in_duration.observe(time.perf_counter() - began)
         # What is refused is worth a line, as long as a scan does not fill the log with them.
@@ -71,6 +73,11 @@ class Packets:
         if LOG.isEnabledFor(level):
             table, kind = _TABLE_TITLES.get(packet.table, str(packet.table)), answer.kind.name.lower()
             LOG.log(level, "%s at %s, table %s: %s", names.packet_name(self._model, packet), switch.host, table, kind)
+
+    def _quarantined(self, switch: Switch, port: int) -> None:
+        self._metrics.quarantines.labels(switch.host).inc()
+        pods = (pod.key for pod, location in self._model.local_pods(switch.datapath_id) if location.port == port)
+        LOG.warning("pod %s at %s keeps asking in vain: in quarantine", next(pods, "at no port"), switch.host)
 
     def _count(self, host: str, table: int) -> tuple[Counter, Counter]:
         title = _TABLE_TITLES.get(table, str(table))

@@ -52,6 +52,7 @@ from .messages import (
     object_hash,
 )
 from .outside import OUTSIDE_PORT_NAME, answers_from_outside
+from .quarantine import Quarantine, quarantine_program
 from .scopes import Scope, scope_program
 from .service import backend, bucket, hairpin
 from .tables import Table
@@ -90,7 +91,7 @@ class Target(NamedTuple):
     address: Address
 
 
-Demand = Pair | Source | Target | Arrival | Scope
+Demand = Pair | Source | Target | Arrival | Scope | Quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class Compiler:
                 seconds = self.settings.drop_timeout_seconds
                 key = ("scope", self.settings, demand)
                 return self.model.recall(key, lambda: (scope_program(self.model, demand, seconds),))[0]
+            case Quarantine():
+                return quarantine_program(self.model, self.datapath_id, demand)
             case Arrival():
                 return arrival_program(self.model, self.datapath_id, demand, self.settings.idle_timeout_seconds)
 

@@ -87,3 +87,12 @@ class Holdings(Generic[_Owner]):
     def installed(self) -> dict[FlowKey, Flow]:
         """What the switch has."""
         return {key: entry.have for key, entry in self._entries.items() if entry.have is not None}
+
+
+def release(index: dict, key: object, owner: object) -> None:  # type: ignore[type-arg]
+    """Take an owner out of the holders of `key`, and the key when it was the last one."""
+    holders = index.get(key)
+    if holders is not None:
+        holders.pop(owner, None)
+        if not holders:
+            del index[key]

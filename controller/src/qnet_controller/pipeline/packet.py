@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
+from ..decide.decide import Origin
 from .family import IPV4, IPV6
-from .fields import Bits
-from .messages import PacketIn, Set
+from .fields import ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI, Bits
+from .messages import Actions, PacketIn, Resubmit, Set
+from .tables import Table
 
 _ETHERNET_BYTES = 14
 _IPV4_BYTES, _IPV6_BYTES = 20, 40
@@ -40,3 +43,10 @@ def read(packet: PacketIn, part: Bits) -> int:
 def restored(packet: PacketIn, *parts: Bits) -> tuple[Set, ...]:
     """Actions that give parts of registers what they were."""
     return tuple(Set(part, read(packet, part)) for part in parts)
+
+
+@lru_cache(1 << 16)
+def again(vni: int, group: int, origin: Origin, zone: int) -> Actions:
+    """The actions that put a packet back to where it asked."""
+    values = {VNI: vni, SOURCE_GROUP: group, ORIGIN: origin, SOURCE_ZONE: zone}
+    return (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin
@@ -23,7 +22,7 @@ from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI
 from .frame import TUNNEL_METER, frame, pod_flows
-from .holdings import Entry, Holdings
+from .holdings import Entry, Holdings, release
 from .messages import (
     Actions,
     AddFlow,
@@ -45,11 +44,11 @@ from .messages import (
     PutGroup,
     RemovalReason,
     Resubmit,
-    Set,
     Tampered,
 )
 from .outside import to_and_from_outside, way_out
-from .packet import Addresses, ip_addresses, read, restored
+from .packet import Addresses, again, ip_addresses, read, restored
+from .quarantine import Conducts, Quarantine
 from .recover import recover
 from .refusals import Refusals
 from .tables import Table
@@ -75,11 +74,15 @@ _OPENING = frozenset({Table.PLAN, Table.ADMISSION})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send for a first packet: the commands, then the packet if it may go on."""
+    """What to send for a first packet: the commands, then the packet if it may go on.
+
+    `quarantined`: the port of the pod whose quarantine begins with it.
+    """
 
     commands: Commands = ()
     packet_out: PacketOut | None = None
     kind: Kind = Kind.DROP
+    quarantined: int | None = None
 
 
 class SwitchProgram:
@@ -100,13 +103,16 @@ class SwitchProgram:
         self._zones: dict[Local, int] = {}
         self._zones_changed = True
         self._refusals = Refusals()
+        self._conducts = Conducts()
 
     def copy(self, model: Model) -> SwitchProgram:
         """A program that holds the same, follows another model, and goes its own way from now on."""
         twin = SwitchProgram(model, self._datapath_id, self._settings)
         for name, value in vars(self).items():
             if name not in ("_model", "_compiler"):
-                setattr(twin, name, value.copy() if isinstance(value, Holdings | Refusals) else copied(value))
+                setattr(
+                    twin, name, value.copy() if isinstance(value, Holdings | Refusals | Conducts) else copied(value)
+                )
         return twin
 
     # -- events ------------------------------------------------------------------------------------------------
@@ -187,6 +193,15 @@ class SwitchProgram:
 
     def packet_in(self, packet: PacketIn, now: float) -> Answer:
         """Decide on a packet that missed; the same packet is sent on its way when it may go."""
+        answer = self._answered(packet, now)
+        port = read(packet, SOURCE_ZONE)
+        if answer.packet_out is not None or not port or read(packet, ORIGIN) != Origin.POD:
+            return answer
+        if (quarantine := self._conducts.in_vain(port, now)) is None:
+            return answer
+        return Answer((*answer.commands, *self._demand([quarantine], now)), quarantined=port)
+
+    def _answered(self, packet: PacketIn, now: float) -> Answer:
         addresses = ip_addresses(packet.data)
         if addresses is None:
             return Answer()
@@ -227,6 +242,7 @@ class SwitchProgram:
             "meters": len(self._meters),
             "demands": len(self.demands),
             "local_pods": local,
+            "quarantined": sum(isinstance(owner, Quarantine) for owner in self._programs),
         }
 
     @property
@@ -286,8 +302,8 @@ class SwitchProgram:
         kind = _KINDS.get(read(packet, KIND), Kind.DROP)
         if kind is Kind.DROP:
             return Answer(commands)  # nothing that was refused gets as far as here by itself
-        again: Actions = (*restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
-        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), kind)
+        onward: Actions = (*restored(packet, VNI, SOURCE_GROUP, KIND, ORIGIN, SOURCE_ZONE), Resubmit(Table.LOCATION))
+        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), onward), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
         verdict = self._compiler.verdict(pair, now)
@@ -296,8 +312,8 @@ class SwitchProgram:
         if verdict.refused:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
-        again = _again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
-        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), again), verdict.kind)
+        onward = again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
+        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), onward), verdict.kind)
 
     def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
         """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
@@ -378,7 +394,9 @@ class SwitchProgram:
             self._retract(owner, old, flows, groups)
         if isinstance(owner, Local):
             self._zones_changed = True
-            self._zones.pop(owner, None)
+            port = self._zones.pop(owner, 0)
+            if program is None:
+                self._conducts.forget(port)
         if program is None:
             return
         self._programs[owner] = program
@@ -399,7 +417,7 @@ class SwitchProgram:
         self._holdings.release(owner, old.flows, flows)
         groups.update(old.groups)
         for number in old.groups:
-            _release(self._wanted_groups, number, owner)
+            release(self._wanted_groups, number, owner)
         for touch in old.depends:
             self._dependents[touch].discard(owner)
             if not self._dependents[touch]:
@@ -480,18 +498,3 @@ class SwitchProgram:
         self._zones.clear()
         self._refusals = Refusals()
         self._zones_changed = True
-
-
-def _release(index: dict, key: object, owner: Owner) -> None:  # type: ignore[type-arg]
-    holders = index.get(key)
-    if holders is not None:
-        holders.pop(owner, None)
-        if not holders:
-            del index[key]
-
-
-@lru_cache(1 << 16)
-def _again(vni: int, group: int, origin: Origin, zone: int) -> Actions:
-    """The actions that put a packet back to where it asked."""
-    values = {VNI: vni, SOURCE_GROUP: group, ORIGIN: origin, SOURCE_ZONE: zone}
-    return (*(Set(what, value) for what, value in values.items()), Resubmit(Table.PLAN))
