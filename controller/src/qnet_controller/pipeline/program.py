@@ -193,8 +193,7 @@ class SwitchProgram:
 
     def packet_in(self, packet: PacketIn, now: float) -> Answer:
         """Decide on a packet that missed; the same packet is sent on its way when it may go."""
-        answer = self._answered(packet, now)
-        port = read(packet, SOURCE_ZONE)
+        answer, port = self._answered(packet, now), read(packet, SOURCE_ZONE)
         if answer.packet_out is not None or not port or read(packet, ORIGIN) != Origin.POD:
             return answer
         if (quarantine := self._conducts.in_vain(port, now)) is None:
