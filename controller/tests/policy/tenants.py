@@ -20,7 +20,7 @@ PORT_CHOICES = ((TCP, 80), (TCP, 81), (UDP, 53), (ICMP, None))
 WEB = 0xCB007100
 EGRESS_BLOCKS = ((0, 0), (0x0A000000, 8), (0xC0A80000, 16), (WEB, 24), (WEB + 128, 25), (WEB + 9, 32), (IPV6, 0),
                  (IPV6 + 0x99 * (1 << 64), 64), (IPV6 + 0x99 * (1 << 64) + 9, 128))  # fmt: skip
-OUTSIDE_ADDRESSES = (WEB + 9, WEB + 130, 0x0A630001, 0xC0A80001, 0xC0A80009, IPV6 + 0x99 * (1 << 64) + 9)
+OUTSIDE_ADDRESSES = (WEB + 9, WEB + 130, 0xC0A80001, IPV6 + 0x99 * (1 << 64) + 9)
 """Addresses that nobody in the overlay has: in blocks of rules, beside them, and of a tunnel."""
 Families = tuple[int, ...]
 """What is added to an IPv4 address for each of the families: 0 and IPV6."""
