@@ -162,6 +162,41 @@ def test_live_calls_between_networks_with_the_same_addresses(family: int, tmp_pa
         check(fleet, "expired")
 
 
+@pytest.mark.parametrize("family", [0, IPV6], ids=["IPv4", "IPv6"])
+def test_live_modules_join_networks_and_part_them_again(family: int, tmp_path: Path) -> None:
+    """The lists of an inventory through qnet_tenant and qnet_guest; VNI and addresses are what those allocate."""
+    world = World({"red": 100, "blue": 200}, {"a": 1, "b": 2})
+    world.services = {"a/s": "red", "b/u": "blue"}
+    for service, host in (("a/s", "h1"), ("a/s", "h2"), ("b/u", "h1"), ("b/u", "h2")):
+        world.new_pod(service, host, families=(family,))
+    assert world.pods["a/s-1"].address == world.pods["b/u-1"].address
+    seen, address = family + SERVICE_BLOCK + 1, family + SERVICE_BLOCK + 40
+    service_ips = [{"name": "there", "network": "blue", "address": dotted(address)}]
+    service = {"name": "s", "network": "red", "service_ips": service_ips}
+    lists: dict[str, object] = {
+        "guests": [{"network": "blue", "home": "red"}],
+        "tenants": [{"name": "a", "security_groups": [{"name": "a", "services": [service]}]}],
+        "exports": [{"service": "a/s", "to": "b", "ports": ["tcp/80", "udp/53"]}],
+    }
+    with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
+        fleet.wait_until_ready()
+        check(fleet, "apart")
+        fleet.module("qnet_tenant", **lists, wait=True)
+        (guest,) = fleet.module("qnet_guest_info")["guests"]
+        assert guest["vni"] == 16777214
+        assert dotted(seen) in guest["addresses"]
+        world.guests["blue", "red"] = (guest["vni"], (seen,))
+        world.service_ips["a/s:there"], world.elsewhere["a/s:there"] = address, "blue"
+        world.exports["a/s", "b"] = ExportPlan("a/s", "b", frozenset({(TCP, 80), (UDP, 53)}))
+        check(fleet, "joined")
+        assert fleet.module("qnet_tenant", **lists)["changed"] is False
+        gone = [{"group": "a", "service": "s", "name": "there"}]
+        fleet.module("qnet_service_ip", service_ips=gone, state="absent", wait=True)
+        fleet.module("qnet_guest", network="blue", home="red", state="absent", wait=True)
+        del world.guests["blue", "red"], world.service_ips["a/s:there"], world.elsewhere["a/s:there"]
+        check(fleet, "apart again")
+
+
 @pytest.mark.parametrize("seed", [7, 8])
 def test_live_packets_reach_exactly_whom_they_should(seed: int, tmp_path: Path) -> None:
     chooser = random.Random(seed)
