@@ -172,10 +172,10 @@ def test_live_modules_join_networks_and_part_them_again(family: int, tmp_path: P
     assert world.pods["a/s-1"].address == world.pods["b/u-1"].address
     seen, address = family + SERVICE_BLOCK + 1, family + SERVICE_BLOCK + 40
     service_ips = [{"name": "there", "network": "blue", "address": dotted(address)}]
-    service = {"name": "s", "network": "red", "service_ips": service_ips}
+    offered = {"name": "s", "network": "red", "service_ips": service_ips}
     lists: dict[str, object] = {
         "guests": [{"network": "blue", "home": "red"}],
-        "tenants": [{"name": "a", "security_groups": [{"name": "a", "services": [service]}]}],
+        "tenants": [{"name": "a", "security_groups": [{"name": "a", "services": [offered]}]}],
         "exports": [{"service": "a/s", "to": "b", "ports": ["tcp/80", "udp/53"]}],
     }
     with Fleet(tmp_path, world, ["h1", "h2"]) as fleet:
