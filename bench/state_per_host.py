@@ -95,7 +95,7 @@ def theirs(directory: Path, services: int) -> State:
                 ["lsp-add", "red", "u"],
                 ["lsp-set-addresses", "u", "02:00:00:00:00:01 10.16.0.2"],
                 ["pg-add", "b", "u"],
-                ["acl-add", "b", "from-lport", "1000", "inport == @b && ip4", "drop"],
+                ["acl-add", "b", "from-lport", "1000", "ip4.src == $b_ip4", "drop"],
             ]
         )
         system.sync()
@@ -114,7 +114,7 @@ def offers(services: int) -> list[list[str]]:
         commands += [
             ["lb-add", f"s{number}", f"{vip}:{PORT}", f"{pod}:{PORT}", "tcp"],
             ["ls-lb-add", "red", f"s{number}"],
-            ["acl-add", "b", "from-lport", "1001", f"inport == @b && ip4.dst == {vip}", "allow-related"],
+            ["acl-add", "b", "from-lport", "1001", f"ip4.src == $b_ip4 && ip4.dst == {vip}", "allow-related"],
         ]
     return commands
 
