@@ -3,7 +3,7 @@
 """From a change of the intent to requests: a pod added → its first request, a pod removed → its last one.
 
 A real intent database, the feeder of the role and the balancer's nginx, on this machine, while wrk asks without pause.
-A change is one transaction, as a module makes it; time counts from the moment it has been committed. The backends are
+A change is one transaction, as a module makes it; time counts from the moment before it is sent. The backends are
 addresses of one nginx that notes when it answered which of them. Goal: 99 of 100 within 200 ms.
 """
 
@@ -116,17 +116,15 @@ def main() -> int:
             wait_for(lambda: len(answers.look()) == len(STAYING), "the first requests")
             for _ in range(options.rounds):
                 answers.forget(address)
-                intent.pod(COMING, address)
-                committed = time.time()
+                sent = intent.pod(COMING, address)
                 wait_for(lambda: address in answers.look(), "the new pod's first request")
-                added.append(max(0.0, answers.first[address] - committed) * 1000)
-                intent.remove_pod(COMING)
-                committed = time.time()
-                quiet = committed + 0.3
+                added.append(max(0.0, answers.first[address] - sent) * 1000)
+                sent = intent.remove_pod(COMING)
+                quiet = time.time() + 0.3
                 while time.time() < max(quiet, answers.last[address] + 0.3):
                     time.sleep(0.02)
                     answers.look()
-                removed.append(max(0.0, answers.last[address] - committed) * 1000)
+                removed.append(max(0.0, answers.last[address] - sent) * 1000)
         finally:
             wrk.send_signal(2)
             said = wrk.communicate(timeout=20)[0]

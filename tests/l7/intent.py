@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -46,16 +47,21 @@ def own_network() -> Iterator[None]:
 Wish = tuple[str, Fields]
 
 
-def _apply(remote: str, wishes: tuple[Wish, ...], gone: Mapping[str, Fields]) -> None:
+def _apply(remote: str, wishes: tuple[Wish, ...], gone: Mapping[str, Fields]) -> float:
+    planned = [time.time()]
+
     def planner(have: _model.State) -> _plan.Plan:
         draft = _plan.Draft(have)
         for kind, fields in wishes:
             draft.put(kind, fields)
         for kind, fields in gone.items():
             draft.remove(kind, fields)
-        return draft.plan()
+        plan = draft.plan()
+        planned.append(time.time())
+        return plan
 
     _ovsdb.converge(_ovsdb.Connection((remote,)), planner, False)
+    return planned[-1]
 
 
 class Intent:
@@ -65,9 +71,9 @@ class Intent:
         self.remote = database.remote
         self._writer = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
-    def apply(self, *wishes: Wish, gone: Mapping[str, Fields] | None = None) -> None:
-        """Put objects and remove others (kind to fields) in one transaction."""
-        self._writer.submit(_apply, self.remote, wishes, gone or {}).result(60)
+    def apply(self, *wishes: Wish, gone: Mapping[str, Fields] | None = None) -> float:
+        """Put objects and remove others (kind to fields) in one transaction; when it was about to be sent."""
+        return self._writer.submit(_apply, self.remote, wishes, gone or {}).result(60)
 
     def close(self) -> None:
         """End the writer."""
@@ -83,14 +89,15 @@ class Intent:
             ("export", {"service": SERVICE, "to": "edge", "direct": True}),
         )
 
-    def pod(self, number: int, address: str, state: str = "active") -> None:
-        """Declare a pod of fop/agents, or change it."""
+    def pod(self, number: int, address: str, state: str = "active") -> float:
+        """Declare a pod of fop/agents, or change it; when that was about to be sent."""
         name = f"agents-{number}"
-        self.apply(("pod", {"group": "fop", "service": "agents", "name": name, "addresses": [address], "state": state}))
+        values = {"group": "fop", "service": "agents", "name": name, "addresses": [address], "state": state}
+        return self.apply(("pod", values))
 
-    def remove_pod(self, number: int) -> None:
-        """Take a pod's declaration away."""
-        self.apply(gone={"pod": {"group": "fop", "name": f"agents-{number}"}})
+    def remove_pod(self, number: int) -> float:
+        """Take a pod's declaration away; when that was about to be sent."""
+        return self.apply(gone={"pod": {"group": "fop", "name": f"agents-{number}"}})
 
 
 @contextmanager
