@@ -13,7 +13,7 @@ from qnet_controller.decide.decide import Origin, Question, decide
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.demands import Pair, Settings, Source, Target
+from qnet_controller.pipeline.demands import WHOLE, Pair, Settings, Source, Target
 from qnet_controller.pipeline.program import SwitchProgram
 from qnet_controller.pipeline.scopes import Block, Scope
 from simulator.fabric import START
@@ -76,7 +76,17 @@ gone = st.tuples(st.just("gone"), st.sampled_from(SWITCHES), st.integers(1, 4))
 lost = st.tuples(st.just("lost"), st.sampled_from(SWITCHES))
 addresses = st.sampled_from(ADDRESSES)
 demands = st.one_of(
-    st.builds(Pair, st.sampled_from(Origin), st.sampled_from((100, 200)), st.sampled_from((1, 2)), addresses),
+    st.builds(
+        Pair, st.sampled_from(Origin), st.sampled_from((100, 200)), st.sampled_from((1, 2)), addresses, st.just(WHOLE)
+    ),
+    st.builds(
+        Pair,
+        st.sampled_from(Origin),
+        st.sampled_from((100, 200)),
+        st.sampled_from((1, 2)),
+        st.just(packed(0xCB007100)),
+        st.sampled_from((8 * 3, 25)),
+    ),
     st.builds(Target, st.sampled_from((100, 200)), st.sampled_from(POD_ADDRESSES)),
     st.builds(
         Source,
