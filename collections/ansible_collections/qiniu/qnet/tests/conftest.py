@@ -16,6 +16,11 @@ import sys
 import typing as t
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# As for the controller: how long an example takes says something of the machine, nothing of the code.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
 
 COLLECTION = pathlib.Path(__file__).resolve().parents[1]
 COLLECTIONS_ROOT = COLLECTION.parents[2]
