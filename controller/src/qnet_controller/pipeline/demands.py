@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from ..decide import outside
 from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide, decide_outside, home_of
 from ..model.model import HOSTS, REFUSED, Model
-from ..model.objects import Address, Host, Network, Pod, ServiceIP
+from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
 from ..model.passages import Passage
 from .answers import LATER, answer_flows, grant_number, rule_order
 from .arrivals import Arrival, arrival_program
@@ -290,7 +291,12 @@ class Compiler:
                 and location is not None
                 and location.datapath_id == self.datapath_id
             ):
-                program.add(*hairpin(pod, location, network, target))
+                turn = ("hairpin", network.name, target.address, key, location.port)
+                program.add(*self.model.recall(turn, partial(self._hairpin, pod, location, network, target)))
+
+    @staticmethod
+    def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> tuple[Flow, ...]:
+        return tuple(hairpin(pod, location, network, target))
 
     def _balanced(self, network: Network, target: ServiceIP) -> Program:
         """What balances connections to a Service IP, the same on every switch."""
