@@ -69,7 +69,7 @@ def main() -> int:
             keep(RESULTS, drill, Run(rounds, options.connections, load, os.getloadavg()[0]))
             well = well and not any(seen.faults for seen in rounds)
     if not options.no_page:
-        PAGE.write_text(document(kept(RESULTS, DRILLS)), encoding="utf-8")
+        PAGE.write_text(document(kept(RESULTS, DRILLS), DRILLS), encoding="utf-8")
     return 0 if well else 1
 
 

@@ -89,10 +89,16 @@ def row(drill: Drill, run: Run) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def document(results: Mapping[Drill, Run]) -> str:
+def missing(results: Mapping[Drill, Run], drills: Iterable[Drill]) -> str:
+    """What the table does not tell."""
+    names = [drill.name for drill in drills if drill not in results]
+    return f"\nNot run for this table: {', '.join(names)}.\n" if names else ""
+
+
+def document(results: Mapping[Drill, Run], drills: Iterable[Drill]) -> str:
     """The whole page."""
     head = HEAD.format(flow=FLOW_SECONDS * 1000, pair=PAIR_SECONDS * 1000, cores=os.cpu_count())
     faults = [f"- {drill.title}: {fault}\n" for drill, run in results.items() for s in run.rounds for fault in s.faults]
     tail = f"\nWhat must not be and was:\n\n{''.join(faults)}" if faults else "\nNothing that must not be was seen.\n"
     about = f"\nPython {platform.python_version()} on the control node, Linux {platform.release().split('-')[0]}.\n"
-    return head + "".join(row(drill, run) for drill, run in results.items()) + tail + about
+    return head + "".join(row(drill, run) for drill, run in results.items()) + tail + missing(results, drills) + about
