@@ -85,8 +85,9 @@ def packets(prober: Prober, pod: PodPlan) -> dict[str, list[p.Packet]]:
         "spoofed_nd": [
             replace(p.solicitation(mac, six + 1, SIP + IPV6), eth_src=mac),
             replace(router, icmp_type=136, nd_target=six, nd_option=p.TARGET_OPTION, nd_mac=mac),
+            replace(router, icmp_type=136, source=six, target=victim.address + IPV6, nd_target=six),
         ],
-        "router": [router, replace(router, icmp_type=137)],
+        "router": [router, replace(router, source=six, target=victim.address + IPV6), replace(router, icmp_type=137)],
         "dhcp": [replace(p.udp(0, 68, 0xFFFFFFFF, 67), eth_dst=p.BROADCAST)],
         "group_address": [
             replace(p.udp(own, 1, 0xE0000001, 2), eth_dst=0x01005E000001),

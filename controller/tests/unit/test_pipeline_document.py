@@ -52,11 +52,11 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
             Sample(160, "drop", "An unknown VTEP is refused for a while; the controller is not asked again meanwhile."),
             Sample(110, "ff02::", "What every kernel tells its IPv6 link unasked is dropped, though no abuse."),
             Sample(
-                112, "nd_target", "A kernel asks whether somebody has the link-local address that it is going to use."
+                203, "nd_target", "A kernel asks whether somebody has the link-local address that it is going to use."
             ),
-            Sample(111, "icmpv6_type=135", "Neighbour solicitations in the name of others: counted by this reason."),
-            Sample(111, "icmpv6_type=136", "Neighbour advertisements, which only the switch makes."),
-            Sample(111, "icmpv6_type=13", "Router advertisements and redirects (134, 137)."),
+            Sample(202, "icmpv6_type=135", "Neighbour solicitations in the name of others: counted by this reason."),
+            Sample(202, "icmpv6_type=136", "Neighbour advertisements, which only the switch makes."),
+            Sample(202, "icmpv6_type=13", "Router advertisements and redirects (134, 137)."),
             Sample(104, "eth_dst", "Multicast and broadcast of a pod."),
             Sample(103, "udp_dst", "DHCP."),
             Sample(102, "arp", "ARP that is no request from the pod's own addresses."),

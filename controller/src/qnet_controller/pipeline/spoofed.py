@@ -52,14 +52,14 @@ def spoofed_flows(pod: Pod, port: int, link_local: int) -> Iterator[Flow]:
         yield drop(
             104, Feature.GROUP_ADDRESS, *sender, *_from(family(packed), packed), (ETH_DST, _GROUP_BIT, _GROUP_BIT)
         )
-    # Above what every kernel tells its link unasked (priority 110).
+    # Above what a pod may send in general (200), below its own questions (205).
     for kind in (_SOLICITATION, _ADVERTISEMENT):
-        yield drop(111, Feature.SPOOFED_ND, *icmpv6(kind))
+        yield drop(202, Feature.SPOOFED_ND, *icmpv6(kind))
     for kind in _OF_ROUTERS:
-        yield drop(111, Feature.ROUTER, *icmpv6(kind))
+        yield drop(202, Feature.ROUTER, *icmpv6(kind))
     # A kernel asks before it takes an address, its link-local one too; that is no abuse.
     asked = (*icmpv6(_SOLICITATION), (ICMPV6_CODE, 0), (IPV6_SRC, 0), (ND_TARGET, link_local))
-    yield flow(Table.ADMISSION, 112, match(*asked), (), Feature.POD, f"pod {pod.key}")
+    yield flow(Table.ADMISSION, 203, match(*asked), (), Feature.POD, f"pod {pod.key}")
 
 
 def _from(ip: Family, packed: bytes) -> tuple[_Term, ...]:
