@@ -74,6 +74,8 @@ def reboot(fleet: Fleet, host: str) -> None:
     else:
         subprocess.run(["podman", "--runtime", "runc", "stop", "--time", "30", f"{fleet.name}-{host}"], check=True)
         lab_up()
+        # Meanwhile the bridge of the lab has sent frames back to the host, as no network does (forbid_reflection).
+        fleet.run(host, "ovs-appctl", "fdb/flush", "br-phy")
 
 
 def test_the_mtu_of_an_underlay_is_lowered(fop: Fleet, pods: dict[str, Pod]) -> None:
