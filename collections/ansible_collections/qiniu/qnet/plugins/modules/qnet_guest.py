@@ -94,7 +94,14 @@ EXAMPLES = r"""
                 service_ips: [{name: for-blue, network: blue, address: 10.96.0.40}]
     exports: [{service: alice/resize, to: bob}]
 
-- name: End it, open connections included
+- name: Take the Service IP back, open connections included
+  qiniu.qnet.qnet_service_ip:
+    group: alice
+    service: resize
+    name: for-blue
+    state: absent
+
+- name: End it
   qiniu.qnet.qnet_guest:
     network: blue
     home: red

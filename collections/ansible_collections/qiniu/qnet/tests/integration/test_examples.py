@@ -89,6 +89,13 @@ PODS = task(
 L7 = {"name": "web", "balancer": "platform/edge", "protocol": "http", "port": 80}
 LISTENER = task("qnet_l7_listener", **L7)
 TO_PLATFORM = task("qnet_export", service="fop/image", to="platform")
+COLOURS = task(
+    "qnet_network",
+    networks=[
+        {**NETWORK, "name": name, "vni": vni, "service_subnets": ["10.96.0.0/16"]}
+        for vni, name in enumerate(("blue", "red"), 1)
+    ],
+)
 TRACED = {
     **task("qnet_trace", source="entry/entry-1", target="fop/agents", protocol="tcp/8080"),
     "register": "seen",
@@ -105,13 +112,15 @@ STAGES: list[tuple[Tasks, list[str]]] = [
     ([BARE], ["qnet_tenant"]),
     ([BARE, WORLD], ["qnet_service", "qnet_service_ip", "qnet_export", "qnet_host", "qnet_l7_listener"]),
     ([WORLD, LISTENER, TO_PLATFORM], ["qnet_l7_route"]),
-    ([WORLD, SWITCH], ["qnet_pod"]),
+    ([BARE, COLOURS, task("qnet_security_group", name="bob", tenant="bob")], ["qnet_guest"]),
+    ([BARE, WORLD, SWITCH], ["qnet_pod"]),
     (
         [*LIVE, TO_PLATFORM, LISTENER],
         [
-            "qnet_export_info", "qnet_host_info", "qnet_l7_listener_info", "qnet_l7_route_info", "qnet_mesh",
-            "qnet_network_info", "qnet_pod_info", "qnet_probe", "qnet_security_group_info", "qnet_service_info",
-            "qnet_service_ip_info", "qnet_trace", "qnet_validate", "qnet_verify", "qnet_vswitch_info", "qnet_what_if",
+            "qnet_export_info", "qnet_guest_info", "qnet_host_info", "qnet_l7_listener_info", "qnet_l7_route_info",
+            "qnet_mesh", "qnet_network_info", "qnet_pod_info", "qnet_probe", "qnet_security_group_info",
+            "qnet_service_info", "qnet_service_ip_info", "qnet_trace", "qnet_validate", "qnet_verify",
+            "qnet_vswitch_info", "qnet_what_if",
         ],
     ),
     ([{"ansible.builtin.setup": {"gather_subset": ["network"]}}], ["qnet_offload_info", "qnet_vswitch"]),

@@ -8,6 +8,8 @@ import typing as t
 
 import pytest
 
+from ansible_collections.qiniu.qnet.plugins.module_utils import _module
+
 if t.TYPE_CHECKING:
     from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase, Runner
 
@@ -136,7 +138,7 @@ CASES = [
         kind="service_ip",
         name="fop/image:main",
         key={"group": "fop", "service": "image", "name": "main"},
-        first={},
+        first={"network": "prod"},
         created={"network": "prod", "address": "10.96.0.1", "affinity": "none", "algorithm": "hash"},
         change={"address": "10.96.0.10", "affinity": "client"},
         same={"address": "10.96.0.10"},
@@ -188,6 +190,18 @@ CASES = [
         needs=("network", "groups", "service", "listener"),
     ),
 ]
+
+
+def test_every_option_of_every_object_is_changed_by_a_case() -> None:
+    cases = {case.kind: case for case in CASES}
+    assert set(cases) == set(_module.OBJECT_OPTIONS)
+    untried = [
+        f"{kind}.{option}"
+        for kind, options in _module.OBJECT_OPTIONS.items()
+        for option in options
+        if option not in {**cases[kind].key, **cases[kind].change} and (option not in cases[kind].first)
+    ]
+    assert untried == []
 
 
 def prepare(run: Runner, needs: tuple[str, ...]) -> None:
