@@ -5,7 +5,8 @@
 The lab (QNET_LAB with `-run` added) is made for it and taken down: one controller, and hosts with pods. The peer is a
 playbook with a task per object (networks, groups, services, Service IPs, exports, and each pod on its host), made with
 the same modules for the same state; it does not set up hosts, so it stands beside tenants.yml and pods.yml. Host-tasks
-are those that ran, from Ansible's recap; CPU is that of the control node with all its children.
+are those that ran, from Ansible's recap; CPU is that of the control node with all its children. Leave the
+checkout alone while it runs. It has not been run to its end yet: no figure of it is known.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Usage: tests/drills/kills.py [--rounds N] [--connections N] [--seed N] [--keep]
 The inventory changes from round to round (a pod, an export, a setting of the controllers), so that there is something
 to interrupt everywhere. SIGKILL takes the play with all its processes; what it has started on hosts runs on.
 Modules alone are killed by the tests of the collection: `QNET_KILLS=100 make test-modules`.
+This drill has not been run yet.
 """
 
 from __future__ import annotations
