@@ -10,7 +10,7 @@ from tests.l7.balancer import Refused
 from tests.l7.conftest import Scene
 from tests.l7.covers import covers
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_rules, _l7_schema, _l7_shape, _l7_text
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_marks, _l7_rules, _l7_schema, _l7_shape, _l7_text
 
 
 @covers("route.match", "route.path")
@@ -177,3 +177,11 @@ def test_unknown_options_are_refused_with_their_place() -> None:
     route = {"name": "r", "listener": "web", "timeouts": {"read": 3}, "backends": [{"service": "a/b", "port": 0}]}
     found = {_l7_shape.written(path) for path, _ in _l7_shape.faults(_l7_schema.ROUTE, route)}
     assert found == {"timeouts.read", "backends[0].port"}
+
+
+def test_a_complaint_that_was_logged_is_explained_like_one_that_was_printed() -> None:
+    text = "# from qnet_l7_routes[3].headers\nadd_header X-Bad $missing;\n"
+    for begin in ("nginx: [emerg]", "2026/11/28 12:02:53 [emerg] 7#7:"):
+        complaint = f'{begin} unknown "missing" variable'
+        said = 'qnet_l7_routes[3].headers: nginx refuses it: unknown "missing" variable'
+        assert _l7_marks.explain(text, complaint) == said

@@ -16,6 +16,13 @@ RELEASE = "@release@"
 """Stands for the digest of all files, by which a reload is seen to have happened."""
 
 
+# As it is printed, or as it is logged when the log is the standard error output.
+_COMPLAINT = re.compile(
+    r"(?:nginx: \[(?:emerg|alert|crit|error)\]|[\d/]+ [\d:]+ \[(?:emerg|alert|crit|error)\] \d+#\d+:) "
+    r"(.*?)(?: in \S+:(\d+))?$"
+)
+
+
 def source_of(configuration: str, line: int) -> str | None:
     """The path in the last mark at or above a line of a configuration."""
     for text in reversed(configuration.splitlines()[:line]):
@@ -37,7 +44,7 @@ def explain(configuration: str, complaint: str) -> str:
     """What nginx says, each line that names a place with the path of the item it comes from."""
     told = []
     for text in complaint.splitlines():
-        match = re.match(r"nginx: \[(?:emerg|alert|crit|error)\] (.*?)(?: in \S+:(\d+))?$", text)
+        match = _COMPLAINT.match(text)
         if match is None:
             continue
         line = int(match[2]) if match[2] else _line_of_variable(configuration, match[1])
