@@ -24,7 +24,7 @@ from .messages import Feature, Flow, Goto, OutputTo, flow, match, object_hash
 from .tables import Table
 
 Term = tuple[Field, int] | tuple[Field, int, int]
-LATER: Term = (IP_FRAG, LATER_FRAGMENT, LATER_FRAGMENT)
+LATER: Term = (IP_FRAG, LATER_FRAGMENT)
 """A fragment that is not the first. It shows no ports, and Open vSwitch not even those of its connection.
 
 Wherever ports are asked for it passes by itself: every ct() holds it until the first fragment is there, and that one

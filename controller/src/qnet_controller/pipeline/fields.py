@@ -127,7 +127,7 @@ ETH_TYPE_IPV6 = 0x86DD
 CT_NEW, CT_ESTABLISHED, CT_RELATED, CT_REPLY, CT_INVALID, CT_TRACKED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 CT_DESTINATION_TRANSLATED = 0x80
 
-LATER_FRAGMENT = 0x02  # of ip_frag, ovs-fields(7): a part of a packet that is not the first, and shows no ports
+LATER_FRAGMENT = 0x03  # of ip_frag, ovs-fields(7): a part of a packet that is not the first, and shows no ports
 
 HAIRPIN_ZONE = 0x8000
 """Added to a pod's OpenFlow port number: the zone of the source NAT of a pod that reached itself."""

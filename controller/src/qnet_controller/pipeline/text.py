@@ -44,6 +44,7 @@ _PROTOCOL = {
 }
 _CT_FLAGS = ((f.CT_TRACKED, "trk"), (f.CT_NEW, "new"), (f.CT_ESTABLISHED, "est"), (f.CT_RELATED, "rel"),
              (f.CT_REPLY, "rpl"), (f.CT_INVALID, "inv"), (0x40, "snat"), (0x80, "dnat"))  # fmt: skip
+_FRAGMENTS = {0: "no", 1: "first", f.LATER_FRAGMENT: "later"}
 _PARTS = (f.VNI, f.SOURCE_GROUP, f.KIND, f.ORIGIN, f.HAIRPIN, f.SOURCE_ZONE, f.TARGET_ZONE, f.GRANT)
 
 
@@ -84,6 +85,8 @@ def _term(name: str, value: int, mask: int) -> str:
 
 def value_text(name: str, value: int) -> str:
     """A value of a field as people write it."""
+    if name == "ip_frag":
+        return _FRAGMENTS[value]
     if name in _MAC_FIELDS:
         return value.to_bytes(6, "big").hex(":")
     if name in _ADDRESS_FIELDS:
