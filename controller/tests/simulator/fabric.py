@@ -175,10 +175,11 @@ class Fabric:
         order = sorted(self.nodes.values(), key=lambda node: node.name)
         self.model = Model()
         self._rotation = Rotation(self.model, Metrics())
-        self.model.apply(objects)
+        touched = self.model.apply(objects)
         for node in order:
             ports = [(number, name, True) for number, name in node.switch.ports.items()]
-            self.model.switch_ports(node.switch.datapath_id, ports)
+            touched |= self.model.switch_ports(node.switch.datapath_id, ports)
+        self._rotation.review(touched)
         for node in order:
             node.program = SwitchProgram(self.model, node.switch.datapath_id, self.settings)
             self._send(node, node.program.adopt(node.switch.dump(), self.clock.now))
