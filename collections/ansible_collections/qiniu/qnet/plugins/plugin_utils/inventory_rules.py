@@ -250,7 +250,7 @@ def _egress_leads_outside(index: Index, dummy: Fleet) -> Iterator[Problem]:
             within = (
                 (subnet, network)
                 for network in index.networks
-                for _, subnet in subnets(network, "pod_subnets") + subnets(network, "service_subnets")
+                for dummy, subnet in subnets(network, "pod_subnets") + subnets(network, "service_subnets")
                 if block is not None and block.version == subnet.version and block.subnet_of(subnet)  # type: ignore[arg-type]
             )
             for subnet, network in itertools.islice(within, 1):

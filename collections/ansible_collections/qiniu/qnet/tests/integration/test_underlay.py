@@ -43,7 +43,7 @@ def of(host: Host, device: str) -> tuple[set[str], set[str]]:
 
 def test_addresses_and_routes_move_to_the_bridge_and_back(host: Host) -> None:
     everything = (ADDRESSES, {"198.51.100.0/24", "2001:db8:1::/64"})
-    for _ in range(2):
+    for dummy in range(2):
         host.run("python3", str(PROGRAM), "attach", "eth1", "br-phy")
         assert (of(host, "br-phy"), of(host, "eth1")) == (everything, (set(), set()))
     host.run("python3", str(PROGRAM), "detach", "eth1", "br-phy")
