@@ -105,12 +105,14 @@ def test_a_controller_whose_clock_is_wrong_from_the_start_serves_as_any_other(
     asks(ovs, "10.10.9.9", "drop")
 
 
-def test_jumps_of_the_clock_end_no_session_and_no_flow(process: Process, ovs: Vswitch, clock: Clock) -> None:
+@pytest.mark.parametrize("jump", [HOUR, -HOUR, 24 * HOUR])
+def test_jumps_of_the_clock_end_no_session_and_no_flow(process: Process, ovs: Vswitch, clock: Clock, jump: int) -> None:
     asks(ovs, "10.96.0.10", "goto_table")
     before = sorted(key(line) for line in ovs.flows())
-    for number, offset in enumerate((HOUR, 0, -HOUR, 24 * HOUR, 0)):
+    # There and back. No third time: several refusals become a wide one, which shows no address.
+    for offset, target in ((jump, "10.10.9.1"), (0, "10.10.9.2")):
         clock.set(offset)
-        asks(ovs, f"10.10.9.{number + 1}", "drop")
+        asks(ovs, target, "drop")
     kept = [key(line) for line in ovs.flows() if "nw_dst=10.10.9." not in line]
     assert sorted(kept) == before
     assert process.metric("qnet_adoptions_total") == 1
@@ -128,10 +130,9 @@ def test_without_file_descriptors_new_peers_wait_and_old_ones_are_served(process
         asks(ovs, "10.96.0.10", "goto_table")
         asks(ovs, "10.10.9.9", "drop")
     # The limit stays: what has been taken is given back.
-    wait_for(lambda: process.get("/healthz")[0] == 200, 20)
+    wait_for(lambda: process.metric("qnet_adoptions_total") == 1, 20)  # more would mean that the switch was lost
     assert process.alive()
-    assert process.metric("qnet_adoptions_total") == 1
-    assert process.metric("qnet_handler_exceptions_total") == 0
+    assert not re.search("handler .* failed", process.log)
 
 
 def key(line: str) -> str:

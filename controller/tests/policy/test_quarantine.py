@@ -85,3 +85,12 @@ def test_a_conduct_is_bounded_and_a_slow_pod_is_never_in_quarantine(pauses: list
         assert not begins or conduct.until > now
     if all(pause >= 1 / LEAK_PER_SECOND for pause in pauses):
         assert not begun
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 3600.0, -3600.0, -86400.0]), max_size=MOST_IN_VAIN - 1))
+def test_a_clock_that_is_set_anew_puts_nobody_in_quarantine(jumps: list[float]) -> None:
+    conduct, now = Conduct(), 1e9
+    for jump in jumps:
+        now += jump
+        conduct, begins = in_vain(conduct, now)
+        assert not begins

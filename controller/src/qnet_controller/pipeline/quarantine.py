@@ -42,10 +42,12 @@ class Quarantine(NamedTuple):
 
 def in_vain(conduct: Conduct, now: float) -> tuple[Conduct, bool]:
     """What one more question in vain makes of a conduct, and whether a quarantine begins with it."""
-    level = max(0.0, conduct.level - (now - conduct.at) * LEAK_PER_SECOND) + 1
-    if level <= MOST_IN_VAIN or now < conduct.until:
-        return Conduct(level, now, conduct.seconds, conduct.until), False
-    again = conduct.seconds and now < conduct.until + 2 * conduct.seconds
+    # A clock that has been set back: no time has passed, and what was still to come is as far away as before.
+    passed, until = max(0.0, now - conduct.at), conduct.until + min(0.0, now - conduct.at)
+    level = max(0.0, conduct.level - passed * LEAK_PER_SECOND) + 1
+    if level <= MOST_IN_VAIN or now < until:
+        return Conduct(level, now, conduct.seconds, until), False
+    again = conduct.seconds and now < until + 2 * conduct.seconds
     seconds = min(2 * conduct.seconds, LONGEST_SECONDS) if again else FIRST_SECONDS
     # It is made up for when the quarantine ends, but for a half.
     return Conduct(MOST_IN_VAIN / 2 + seconds * LEAK_PER_SECOND, now, seconds, now + seconds), True
