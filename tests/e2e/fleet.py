@@ -232,7 +232,9 @@ class Script:
         assert self.process.stdin is not None
         self.process.stdin.write("stop\n")
         self.process.stdin.flush()
-        return json.loads(self._line() or self._errors())
+        line = self._line()
+        assert line, f"{self.what}: {self._errors()}"
+        return json.loads(line)
 
     def result(self) -> Any:
         """Wait for the script's end and return what it printed last."""
