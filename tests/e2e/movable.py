@@ -108,17 +108,21 @@ def thaw(state: dict[str, Any]) -> socket.socket:
 
 
 def echo(connections: list[socket.socket], seconds: float) -> bool:
-    """Send back what comes until a peer closes (False), or a line on standard input (True), or the time is over."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        readable, _, _ = select.select([*connections, sys.stdin], [], [], left)
+    """Send back what comes until all peers have closed (False), a line comes on standard input (True), or time is up.
+
+    Whoever closes first ends nothing for the others.
+    """
+    end, open_ones = time.monotonic() + seconds, list(connections)
+    while open_ones and (left := end - time.monotonic()) > 0:
+        readable, _, _ = select.select([*open_ones, sys.stdin], [], [], left)
         if sys.stdin in readable:
             return True
-        for connection in (one for one in connections if one in readable):
+        for connection in (one for one in list(open_ones) if one in readable):
             data = connection.recv(4096)
-            if not data:
-                return False
-            connection.sendall(data)
+            if data:
+                connection.sendall(data)
+            else:
+                open_ones.remove(connection)
     return False
 
 
