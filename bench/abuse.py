@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "controller" / "tests"))
@@ -28,9 +30,11 @@ from policy.live import Fleet, dotted, mac_text
 from policy.tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, ExportPlan, PodPlan, World
 from simulator.packets import packed
 
+TOOLS = {"trafgen": "netsniff-ng", "tcpdump": "tcpdump"}  # and their packages
 VIRTUAL = "0a:00:00:00:00:01"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 SETTLE_SECONDS = 6.0  # statistics of interfaces are written every five
+SHOWN = 3  # frames that came to the victim
 QUIET_SECONDS, DRAIN_SECONDS, SCANNED, SCAN_RATE, SCAN_GAP = 5.0, 1.0, 1000, 200, "5ms"
 
 
@@ -153,13 +157,24 @@ class Bench:
         shown = self.fleet.hosts["h1"].appctl("coverage/read-counter", "drop_action_of_pipeline")
         return int(shown)
 
-    def arrived(self) -> int:
-        """Packets that the victim has received."""
-        shown = subprocess.run(
-            ["ip", "-n", self.fleet._pod_namespace(self.victim), "-s", "-j", "link", "show", "eth0"],
-            capture_output=True, check=True,
+    @contextmanager
+    def arrivals(self) -> Iterator[list[str]]:
+        """Every frame that reaches the victim meanwhile, in words; the list is filled at the end."""
+        found: list[str] = []
+        inside = ["ip", "netns", "exec", self.fleet._pod_namespace(self.victim)]
+        capture = subprocess.Popen(
+            [*inside, "tcpdump", "-n", "-e", "-t", "-l", "-Q", "in", "-i", "eth0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        return int(json.loads(shown.stdout)[0]["stats64"]["rx"]["packets"])
+        assert capture.stderr is not None
+        while "listening on" not in (line := capture.stderr.readline()):
+            if not line:
+                raise RuntimeError("tcpdump does not listen at the victim")
+        try:
+            yield found
+        finally:
+            capture.terminate()
+            found += filter(None, capture.communicate(timeout=10)[0].splitlines())
 
     def counted(self) -> dict[str, int]:
         """Reason → packets counted for the rogue pod."""
@@ -185,16 +200,19 @@ class Bench:
 def spoofing(bench: Bench, count: int, rate: int) -> None:
     """S2: each class, with connections of a bystander beside it."""
     for reason, frame in bench.frames.spoofed().items():
-        before, arrived, received = bench.settled(reason), bench.arrived(), bench.received()
-        process = bench.generate(frame, count, rate)
-        failed, took = bench.connects(during=process)
-        bench.finished(process)
-        counted, delivered = bench.settled(reason) - before, bench.arrived() - arrived
+        before, received = bench.settled(reason), bench.received()
+        with bench.arrivals() as arrived:
+            process = bench.generate(frame, count, rate)
+            failed, took = bench.connects(during=process)
+            bench.finished(process)
+        counted = bench.settled(reason) - before
         taken = bench.received() - received
         share = len(took) / max(1, len(took) + failed)
         fate = f"{count} sent, {taken} seen and dropped by the datapath, {counted} counted for the pod and reason"
         beside = f"bystander {len(took)} of {len(took) + failed} connections ({share:.3f})"
-        print(f"  {reason}: {fate}, {delivered} came to the victim; {beside}", flush=True)
+        print(f"  {reason}: {fate}, {len(arrived)} frames came to the victim; {beside}", flush=True)
+        for line in arrived[:SHOWN]:
+            print(f"    {line}")
 
 
 def scan(bench: Bench) -> None:
@@ -233,8 +251,9 @@ def main() -> int:
     parser.add_argument("--rates", type=int, nargs="+", default=[10_000, 25_000], help="bogus flows per second")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each kind of them lasts")
     options = parser.parse_args()
-    if not shutil.which("trafgen"):
-        install = ["apt-get", "install", "--quiet", "--quiet", "--yes", "--no-install-recommends", "netsniff-ng"]
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if missing:
+        install = ["apt-get", "install", "--quiet", "--quiet", "--yes", "--no-install-recommends", *missing]
         subprocess.run(install, check=True, capture_output=True)
     with tempfile.TemporaryDirectory(prefix="qnet-abuse-") as name, Fleet(Path(name), world(), ["h1", "h2"]) as fleet:
         bench = Bench(fleet)

@@ -410,6 +410,8 @@ class Fleet:
         assert pod.host
         host, inside, port = self.hosts[pod.host], self._pod_namespace(pod), port_name(pod.key)
         self.ip(host.namespace, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", inside)
+        # As qnet_pod does: the host's own stack says nothing to the pod.
+        run("ip", "netns", "exec", host.namespace, "sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
         self.ip(host.namespace, "link", "set", port, "up")
         self.ip(inside, "link", "set", "eth0", "address", mac_text(pod.key), "mtu", "1400", "up")
         for address in pod.addresses:
