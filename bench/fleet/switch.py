@@ -18,6 +18,7 @@ from .wire import Port
 
 _HEAD = struct.Struct("!BBHI")
 _KEY_FROM, _MATCH_AT = 16, 40  # in the body of a flow-mod: table and command, and where the match begins
+_COOKIE_AT = 32  # in a request for flows (OpenFlow 1.5.1, 7.3.5.2), of the cookie and its mask
 RECONNECT_SECONDS = 0.2
 
 
@@ -196,7 +197,8 @@ class FakeSwitch(asyncio.Protocol):
     def _describe(self, xid: int, message: bytes) -> None:
         (kind,) = struct.unpack_from("!H", message, 8)
         version = self.spec.version
-        if kind in (wire.FLOW_DESC, wire.GROUP_STATS, wire.METER_DESC):
+        # What is said during a load is kept for verification; until then the tables are those from before it.
+        if kind in (wire.FLOW_DESC, wire.GROUP_STATS, wire.METER_DESC) and not self.recording:
             self.apply()
         entries: list[bytes] = []
         if kind == wire.PORT_DESC:
@@ -204,7 +206,9 @@ class FakeSwitch(asyncio.Protocol):
         elif kind == wire.DESCRIPTION:
             entries = [bytes(1056)]
         elif kind == wire.FLOW_DESC and version == wire.OPENFLOW_15:
-            entries = [_flow_desc(key, rest) for key, rest in self.flows.items()]
+            cookie, mask = struct.unpack_from("!QQ", message, _COOKIE_AT)
+            wanted = (item for item in self.flows.items() if _has_cookie(item[1], cookie, mask))
+            entries = [_flow_desc(key, rest) for key, rest in wanted]
         elif kind == wire.GROUP_STATS:
             entries = [struct.pack("!H2xI32x", 40, number) for number in self.groups]
         elif kind == wire.METER_DESC:
@@ -254,6 +258,10 @@ class FakeSwitch(asyncio.Protocol):
             del self.flows[key]
         self.write(b"".join(_flow_removed(mod) for _, mod in ending))
         return len(ending)
+
+
+def _has_cookie(message: bytes, cookie: int, mask: int) -> bool:
+    return int.from_bytes(message[8:16], "big") & mask == cookie & mask
 
 
 def flow_key(message: bytes) -> bytes:
