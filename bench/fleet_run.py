@@ -4,15 +4,17 @@
 
 The lab (QNET_LAB with `-run` added) is made for it and taken down: one controller, and hosts with pods. The peer is a
 playbook with a task per object (networks, groups, services, Service IPs, exports, and each pod on its host), made with
-the same modules for the same state; it does not set up hosts, so it stands beside tenants.yml and pods.yml. Host-tasks
-are those that ran, from Ansible's recap; CPU is that of the control node with all its children. Leave the
-checkout alone while it runs. It has not been run to its end yet: no figure of it is known.
+the same modules for the same state; it does not set up hosts, so it stands beside tenants.yml with pods.yml. Host-tasks
+are those that ran, from Ansible's recap, with every turn of a loop over objects; CPU is that of the control node with
+all its children. Adding a host must change nothing on the others: neither by what the play says, nor by their files,
+their switches and their flows. Leave the checkout alone while it runs. More hosts: `--switches 49 --pods 5`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -31,6 +33,13 @@ from tests.e2e.fleet import RECAP, Fleet, Play
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS, SERVICES, EXPORTS = 5, 40, 80  # services and exports of the fleet, beside its pods
 GOAL = 10.0
+CHANGED = re.compile(r"^changed: \[([^\s\]]+)(?: -> ([^\s\](]+))?", re.MULTILINE)  # a host, and whom it delegated to
+# What a play could change on a host: files (newer than a mark), the switch, its flows without what only counts.
+FILES = "find /etc /opt /usr/local /root/.ssh /var/lib/qnet -newer /run/qnet-mark -type f 2>/dev/null"
+SWITCH = (
+    "ovs-vsctl --bare --columns=name,external_ids,other_config,options list Interface; ovs-vsctl show; "
+    "ovs-ofctl -O OpenFlow15 --no-stats --sort dump-flows br-int; ip -brief address; ls /run/netns 2>/dev/null"
+)
 Inventory = dict[str, Any]
 
 
@@ -116,11 +125,9 @@ def cost(title: str, run: Any, extra: int = 0) -> Cost:
     seconds = time.perf_counter() - began
     assert done.status == 0, done.output[-4000:]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    rows = RECAP.findall(done.output)  # of every play that was run
-    changed: Counter[str] = Counter()
-    for host, _, count, *_ in rows:
-        changed[host] += int(count)
-    found = Cost(title, sum(int(row[1]) for row in rows) + extra, seconds, cpu, dict(+changed))
+    rows = RECAP.findall(done.output)
+    changed = Counter(delegate or host for host, delegate in CHANGED.findall(done.output))
+    found = Cost(title, sum(int(row[1]) for row in rows) + extra, seconds, cpu, dict(changed))
     print(found.row(), file=sys.stderr, flush=True)
     return found
 
@@ -138,6 +145,23 @@ def lab(switches: int) -> Iterator[Fleet]:
         subprocess.run([*command, "down"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
 
+def mark(fleet: Fleet, hosts: list[str]) -> dict[str, str]:
+    """Host -> its switch now; files that are written from here on can be told."""
+    for host in hosts:
+        fleet.run(host, "touch", "/run/qnet-mark")
+    return {host: fleet.run(host, "sh", "-c", SWITCH) for host in hosts}
+
+
+def unlike(fleet: Fleet, before: dict[str, str]) -> None:
+    """Fail where a host is not as it was."""
+    for host, shown in before.items():
+        now = fleet.run(host, "sh", "-c", SWITCH)
+        lines = sorted(set(shown.splitlines()) ^ set(now.splitlines()))
+        assert not lines, f"adding a host has changed the switch of {host}: {lines[:5]}"
+        files = fleet.run(host, "sh", "-c", FILES, check=False)
+        assert not files, f"adding a host has changed files of {host}: {files}"
+
+
 def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
     """All runs, in the order in which a fleet lives."""
     hosts = fleet.groups["switches"]
@@ -151,10 +175,8 @@ def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
     def site(*arguments: str) -> Play:
         return fleet.try_play("site", wanted, *arguments)
 
-    def ours(*arguments: str) -> Play:
-        first = fleet.try_play("tenants", wanted, *arguments)
-        second = fleet.try_play("pods", wanted, *arguments)
-        return Play(first.status or second.status, first.output + "\n" + second.output)
+    def ours() -> Play:
+        return fleet.try_play("tenants", wanted, "playbooks/pods.yml")
 
     def theirs() -> Play:
         return fleet.try_play(f"../{os.path.relpath(peer.with_suffix(''), ROOT)}", wanted)
@@ -162,10 +184,12 @@ def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
     found = [
         cost("site.yml: create", lambda: site("--limit", f"all:!{new}")),
         cost("site.yml: nothing to do", lambda: site("--limit", f"all:!{new}")),
-        cost("site.yml: add one host", site),
     ]
-    touched = set(found[-1].changed) - {new, fleet.groups["controllers"][0]}
+    before = mark(fleet, old)
+    found.append(cost("site.yml: add one host", site))
+    touched = set(found[-1].changed) - {new, fleet.groups["controllers"][0]}  # the controller's host has the database
     assert not touched, f"adding {new} has changed {touched}"
+    unlike(fleet, before)
     assert not found[1].changed, found[1].changed
     quiet = [
         cost("tenants.yml, pods.yml: nothing to do", ours),

@@ -29,6 +29,7 @@ from host import (
     ROOT,
     LabError,
     allow_inotify,
+    allow_longer_queues,
     install_missing_packages,
     podman,
     require_room,
@@ -241,6 +242,7 @@ def up(name: str) -> None:
     new = [host for host in lab.hosts if host.name not in have]
     require_room(sum(machine.MEBIBYTES if host.virtual else MEBIBYTES_PER_HOST for host in new))
     allow_inotify()
+    allow_longer_queues()
     for host in new:  # before the hosts are started side by side
         machine.ensure(host.release) if host.virtual else image.ensure(host.release)
     lab.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,6 +23,8 @@ MEBIBYTES_PER_HOST = 256
 # Podman asks for more by default than root may have without CAP_SYS_RESOURCE.
 LIMITS = ("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000")
 INOTIFY = pathlib.Path("/proc/sys/fs/inotify/max_user_instances")
+SOCKET_BYTES = pathlib.Path("/proc/sys/net/core/rmem_default")
+LEAST_SOCKET_BYTES = 8 << 20  # as role openvswitch sets it where it may: it is the machine's, and not a container's
 INOTIFY_INSTANCES = 1024  # each host's systemd takes about seven, and Debian's default is 128 for all of root's
 MEBIBYTES_OF_DISK = 3072
 
@@ -91,6 +93,14 @@ def allow_inotify() -> None:
     if have < INOTIFY_INSTANCES:
         say(f"raising fs.inotify.max_user_instances from {have} to {INOTIFY_INSTANCES} until the next boot")
         INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n", encoding="ascii")
+
+
+def allow_longer_queues() -> None:
+    """Raise the room of new sockets until the next boot: switches in user space lose packets where they run late."""
+    have = int(SOCKET_BYTES.read_text(encoding="ascii"))
+    if have < LEAST_SOCKET_BYTES:
+        say(f"raising net.core.rmem_default from {have} to {LEAST_SOCKET_BYTES} until the next boot")
+        SOCKET_BYTES.write_text(f"{LEAST_SOCKET_BYTES}\n", encoding="ascii")
 
 
 def install_missing_packages() -> None:

@@ -8,7 +8,9 @@ Usage: tests/drills/plays.py [--only NAME …] [--connections N] [--keep]
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,7 @@ PERIOD = 0.1  # seconds between two new pairs: each has been forgotten when its 
 LONGEST_SECONDS = 1500
 SHOWN = 3000
 NOTHING_SECONDS = 30
+FIGURE = re.compile(r"\d+ of \d+ probes between \d+ hosts were lost; the longest time without an answer was \d+ ms")
 
 
 def plays(fleet: Fleet, playbook: str, **variables: object) -> Play:
@@ -45,6 +48,19 @@ def source(directory: Path, name: str, change: Callable[[str], str] | None = Non
     text = main.read_text()
     main.write_text((change(text) if change else text) + f"\n# {name}\n")
     return target
+
+
+def previous(directory: Path) -> Path:
+    """The controller's sources as they were before the last commit that changed them."""
+    last = git("log", "-1", "--format=%H", "--", "controller/src").decode().strip()
+    with tarfile.open(fileobj=io.BytesIO(git("archive", f"{last}^", "controller"))) as archive:
+        archive.extractall(directory / "previous", filter="data")
+    return directory / "previous" / "controller"
+
+
+def git(*words: str) -> bytes:
+    """What git says about this checkout."""
+    return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
 
 def running(fleet: Fleet) -> dict[str, str]:
@@ -67,16 +83,16 @@ def restart(fleet: Fleet, _: Path) -> str:
 
 
 def upgrade(fleet: Fleet, directory: Path) -> str:
-    """To another release and back."""
+    """To the release of the commit before and back."""
     before = running(fleet)
-    there = plays(fleet, "upgrade", controller_source=str(source(directory, "another")))
+    there = plays(fleet, "upgrade", controller_source=str(previous(directory)))
     between = running(fleet)
     back = plays(fleet, "upgrade")
     assert set(before.values()).isdisjoint(between.values()), (before, between)
     assert running(fleet) == before, (before, running(fleet))
-    figures = [line.strip() for play in (there, back) for line in play.output.splitlines() if "probes between" in line]
-    assert len(figures) == 2, figures
-    return "; ".join(figures)
+    figures = [FIGURE.search(" ".join(play.output.split())) for play in (there, back)]
+    assert all(figures), back.output[-SHOWN:]
+    return "; ".join(figure.group() for figure in figures if figure)
 
 
 def bad_start(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ansible_collections.qiniu.qnet.tests.conftest import COLLECTIONS_ROOT
+from ansible_collections.qiniu.qnet.tests.integration import test_examples as shown
 from ansible_collections.qiniu.qnet.tests.integration.ovs_fixture import reason_to_skip
 from ansible_collections.qiniu.qnet.tests.integration.whole_host import Tasks, WholeHost
 
@@ -97,3 +98,62 @@ def test_keys_are_found_nowhere_but_in_their_files(whole: WholeHost) -> None:
         for line in lines:
             if len(line) >= 32:
                 assert places(whole, said, line) == []
+
+
+# -- the key that modules come to the database with -----------------------------------------------------------------
+
+KEY = "/etc/qnet/pki/host.key"
+TLS = {
+    "database": ["ssl:192.0.2.11:6641"], "private_key": KEY, "certificate": "/etc/qnet/pki/host.pem",
+    "ca_certificate": "/etc/qnet/pki/ca.pem",
+}  # fmt: skip
+# Only the action plugins of these run, on the control node, and these need more than this host.
+LOCAL, MORE = {"qnet_validate", "qnet_certificate"}, set(shown.ELSEWHERE)
+
+
+def options_of(name: str) -> dict[str, t.Any]:
+    """The options of a module's first example; where it has to do with the intent, over TLS with the host's key."""
+    path = shown.PLUGINS / f"modules/{name}.py"
+    tasks = [part for play in shown.examples(path) for part in play.get("tasks", [play])]
+    options: dict[str, t.Any] = next(part[f"qiniu.qnet.{name}"] or {} for part in tasks if f"qiniu.qnet.{name}" in part)
+    return {**options, **(TLS if "qiniu.qnet.intent" in path.read_text() else {})}
+
+
+def every_way(name: str) -> Tasks:
+    """A module in success, check mode, with a wrong parameter, with a wrong key, and asynchronously; what each said."""
+    module, options = f"qiniu.qnet.{name}", options_of(name)
+    must = {"ignore_errors": name in MORE}
+    ways: Tasks = [
+        {module: options, **must},
+        {module: options, "check_mode": True, **must},
+        {module: {**options, "nonsense": 1}, "ignore_errors": True},
+        {module: options, "async": 60, "poll": 1, "ignore_errors": name in MORE | LOCAL},
+    ]
+    if "private_key" in options:  # a file that holds a key and is none
+        ways.append({module: {**options, "private_key": "/srv/broken.key"}, "ignore_errors": True})
+    said = {"ansible.builtin.debug": {"var": "seen"}}
+    return [task for way in ways for task in ({**way, "name": name, "register": "seen", "diff": True}, said)]
+
+
+@pytest.mark.timeout(900)
+def test_the_key_of_a_host_is_found_nowhere_after_any_module(whole: WholeHost) -> None:
+    whole.host.run("sh", "-c", f"(echo {CANARY}; sed s/BEGIN/{CANARY}/ {KEY}) >/srv/broken.key")
+    plays: Tasks = []
+    for before, names in shown.STAGES:
+        plays += shown.as_plays("before", before)
+        for name in names:
+            plays += shown.as_plays(name, every_way(name))
+    plays += [play for name in sorted(MORE) for play in shown.as_plays(name, every_way(name))]
+    container = whole.host.popen("unshare", "--net", "sleep", "800")
+    try:
+        done = whole.play([], "-vvvv", "--diff", "-e", f"container={{State: {{Pid: {container.pid}}}}}", plays=plays)
+    finally:
+        container.kill()
+        container.wait(10)
+    said, log = done.stdout + done.stderr, whole.syslog.read_text(errors="replace")
+    assert done.returncode == 0, said[-6000:]
+    assert said.count("Unsupported parameters") >= len(shown.MODULES)
+    assert not {name for name in shown.MODULES - LOCAL if f"ansible-qiniu.qnet.{name}: Invoked with" not in log}
+    secrets = [line for line in whole.host.run("cat", KEY).splitlines() if "-----" not in line and len(line) >= 32]
+    assert secrets
+    assert [place for secret in (CANARY, *secrets) for place in places(whole, said, secret)] == []

@@ -122,7 +122,7 @@ class WholeHost:
         }  # fmt: skip
         program = [str(BIN / "ansible-playbook"), "-i", str(self.directory / "hosts.yml"), *options, str(book)]
         process = self.host.popen(*program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=800)
         return subprocess.CompletedProcess(program, process.returncode, out, err)
 
     def good(self, tasks: Tasks, *options: str, **more: t.Any) -> str:
