@@ -176,7 +176,7 @@ def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
         return fleet.try_play("site", wanted, *arguments)
 
     def ours() -> Play:
-        return fleet.try_play("tenants", wanted, "playbooks/pods.yml")
+        return fleet.try_play("tenants pods", wanted)
 
     def theirs() -> Play:
         return fleet.try_play(f"../{os.path.relpath(peer.with_suffix(''), ROOT)}", wanted)

@@ -93,7 +93,7 @@ class Killer:
     def whole(self, plays: tuple[str, ...]) -> Play:
         """The plays to their end."""
         began = time.monotonic()
-        done = self.fleet.play(plays[0], drills.INVENTORY, *files(plays[1:]), **self.wish.variables())
+        done = self.fleet.play(" ".join(plays), drills.INVENTORY, **self.wish.variables())
         self.longest[plays] = max(self.longest.get(plays, 0.0), time.monotonic() - began)
         return done
 
@@ -117,8 +117,8 @@ class Killer:
         """Start the plays and kill them after a while, with all their processes; when, or None: they had ended."""
         at = self.chooser.uniform(0, self.longest[plays])
         command = [
-            "ansible-playbook", *files(plays), "-i", str(drills.INVENTORY), "-i", str(self.fleet.hosts_file),
-            "-e", json.dumps(self.wish.variables()),
+            "ansible-playbook", *(f"playbooks/{name}.yml" for name in plays),
+            "-i", str(drills.INVENTORY), "-i", str(self.fleet.hosts_file), "-e", json.dumps(self.wish.variables()),
         ]  # fmt: skip
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet) as process:  # type: ignore[call-overload]
@@ -144,11 +144,6 @@ class Killer:
             flush=True,
         )
         return at is not None, same and not again.changed
-
-
-def files(plays: tuple[str, ...]) -> list[str]:
-    """Their files, as ansible-playbook wants them."""
-    return [f"playbooks/{name}.yml" for name in plays]
 
 
 def main() -> int:

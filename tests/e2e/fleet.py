@@ -77,9 +77,9 @@ class Fleet:
         return {group: sorted(children[group]["hosts"]) for group in ("controllers", "switches")}
 
     def try_play(self, playbook: str, inventory: str | Path, *arguments: str, **variables: object) -> Play:
-        """Run a playbook with `inventories/<inventory>` (or a path) on the lab, with extra variables."""
+        """Run a playbook, or several named in one text, with `inventories/<inventory>` (or a path) on the lab."""
         command = [
-            "ansible-playbook", f"playbooks/{playbook}.yml",
+            "ansible-playbook", *(f"playbooks/{name}.yml" for name in playbook.split()),
             "-i", str(ROOT / "inventories" / inventory), "-i", str(self.hosts_file),
             "-e", json.dumps(variables), *arguments,
         ]  # fmt: skip

@@ -55,6 +55,28 @@ def expiry(certificate: x509.Certificate) -> datetime.datetime:
     return certificate.not_valid_after_utc
 
 
+def issued(certificate: x509.Certificate) -> datetime.datetime:
+    """When this CA issued a certificate."""
+    return certificate.not_valid_before_utc + CLOCK_SKEW
+
+
+def moment(text: str) -> datetime.datetime:
+    """A moment that is over, from ISO 8601; without an offset it is UTC. Raises AnsibleActionFail."""
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise AnsibleActionFail(
+            f"renew_issued_before: '{text}' is no moment; write it as ISO 8601, such as 2026-11-28T15:00:00Z"
+        ) from error
+    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    if found > now():
+        raise AnsibleActionFail(
+            f"renew_issued_before: {text} has not come yet, so every run would renew the certificate; name a moment "
+            "that is over"
+        )
+    return found
+
+
 def key_usage(*, authority: bool) -> x509.KeyUsage:
     """Signing certificates for a CA, signing handshakes for a host."""
     return x509.KeyUsage(
@@ -219,6 +241,7 @@ class ActionModule(ActionBase):
                 "group": {"type": "str", "default": "qnet"},
                 "validity_days": {"type": "int", "default": 365},
                 "renew_before_days": {"type": "int", "default": 60},
+                "renew_issued_before": {"type": "str"},
             }
         )
         check_mode = self._task.check_mode
@@ -227,12 +250,13 @@ class ActionModule(ActionBase):
                 f"validity_days: {arguments['validity_days']} must be more than renew_before_days "
                 f"({arguments['renew_before_days']}), or every run would renew the certificate"
             )
+        since = moment(arguments["renew_issued_before"]) if arguments["renew_issued_before"] else None
         directory = pathlib.Path(arguments["ca_directory"])
         authority = Authority.load(directory) if check_mode else Authority.ensure(directory)
         have = self.on_host(arguments, authority, None, task_vars)
         if have.get("failed"):
             return have
-        fault = self.fault(authority, have, arguments)
+        fault = self.fault(authority, have, arguments, since)
         if not fault:
             return self.result(have, have["certificate"], have["certificate"])
         if check_mode or authority is None:
@@ -256,13 +280,17 @@ class ActionModule(ActionBase):
         return self._execute_module(module_name=MODULE, module_args={**arguments, **texts}, task_vars=task_vars)
 
     @staticmethod
-    def fault(authority: Authority | None, have: dict[str, Any], arguments: dict[str, Any]) -> str:
+    def fault(
+        authority: Authority | None, have: dict[str, Any], arguments: dict[str, Any], since: datetime.datetime | None
+    ) -> str:
         """Why the host needs a new certificate, or an empty string."""
         certificate = parse(have["certificate"])
         if authority is None:
             return "there is no CA yet"
         if certificate is None or not have["request"]:
             return "there is none yet"
+        if since is not None and issued(certificate) < since:
+            return f"it was issued before {since.isoformat()}"
         request = x509.load_pem_x509_csr(have["request"].encode())
         return authority.fault(
             certificate, request, arguments["name"], arguments["addresses"], arguments["renew_before_days"]

@@ -63,6 +63,13 @@ options:
     description: A certificate that is valid for less than this is renewed.
     type: int
     default: 60
+  renew_issued_before:
+    description:
+      - A certificate that was issued before this moment is renewed, however long it is valid. ISO 8601, in UTC where it
+        says nothing else.
+      - A moment that has not come yet is refused.
+    type: str
+    version_added: 0.1.0
   ca_certificate:
     description: The CA's certificate as PEM. Filled in on the control node; not for use in a task.
     type: str
@@ -79,6 +86,13 @@ EXAMPLES = r"""
     name: "{{ inventory_hostname }}"
     addresses: ["{{ ansible_host }}"]
     ca_directory: /srv/qnet-ca
+
+- name: Replace the certificates that were made before a copy of them got into the wrong hands
+  qiniu.qnet.qnet_certificate:
+    name: "{{ inventory_hostname }}"
+    addresses: ["{{ ansible_host }}"]
+    ca_directory: /srv/qnet-ca
+    renew_issued_before: "2026-02-01T12:00:00Z"
 """
 
 RETURN = r"""
@@ -219,6 +233,7 @@ def main() -> None:
             "group": {"type": "str", "default": "qnet"},
             "validity_days": {"type": "int", "default": 365},
             "renew_before_days": {"type": "int", "default": 60},
+            "renew_issued_before": {"type": "str"},
             "ca_certificate": {"type": "str"},
             "certificate": {"type": "str"},
         },

@@ -118,7 +118,7 @@ class WholeHost:
             "PATH": f"{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": "/run/home", "LC_ALL": "C.UTF-8",
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS_ROOT), "ANSIBLE_LOCAL_TEMP": "/run/home/local",
             "ANSIBLE_LOG_PATH": str(self.directory / "ansible.log"), "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": "/run/home",
+            "TMPDIR": "/run/home", "ANSIBLE_REMOTE_TMP": "/run/home/remote", "ANSIBLE_ASYNC_DIR": "/run/home/async",
         }  # fmt: skip
         program = [str(BIN / "ansible-playbook"), "-i", str(self.directory / "hosts.yml"), *options, str(book)]
         process = self.host.popen(*program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
