@@ -45,7 +45,7 @@ OF_HOST = (
 
 @dataclass(frozen=True)
 class Wish:
-    """What the inventory of a round says: one or two pods to a service, an export with or without limits, a setting."""
+    """What the inventory of a round says: three pods of a service or one, the ports of an export, a setting."""
 
     more: bool
     setting: int
@@ -53,6 +53,7 @@ class Wish:
     def variables(self) -> dict[str, Any]:
         """Extra variables. The bystanders of all drills are in them, always the same."""
         target = {"target-1": [f"10.30.1.{n}" for n in range(1, 251)]}
+        replicas = 3 if self.more else 1
         services = {
             "one": [
                 {"name": "caller", "network": "drill", "hosts": ["h1"]},
@@ -64,8 +65,8 @@ class Wish:
                     "name": "spare",
                     "network": "drill",
                     "hosts": ["h1", "h2"],
-                    "replicas": 3 if self.more else 1,
-                    "addresses": {f"spare-{n}": [f"10.30.2.{n}"] for n in (1, 2, 3)},
+                    "replicas": replicas,
+                    "addresses": {f"spare-{n}": [f"10.30.2.{n}"] for n in range(1, replicas + 1)},
                 },
             ],
         }
@@ -74,7 +75,12 @@ class Wish:
             "qnet_tenants": [{"name": "drill", "security_groups": groups}],
             "qnet_exports": [
                 {"service": "one/target", "to": "two", "direct": True},
-                {"service": "three/spare", "to": "two", "direct": True, "ports": ["udp/9999"] if self.more else []},
+                {
+                    "service": "three/spare",
+                    "to": "two",
+                    "direct": True,
+                    "ports": ["udp/9999" if self.more else "tcp/80"],
+                },
             ],
             "controller_idle_timeout_seconds": self.setting,
         }

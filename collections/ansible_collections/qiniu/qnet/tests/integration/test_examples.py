@@ -51,7 +51,14 @@ TENANTS = [
     group("entry", "entry"), group("platform", "edge"),
 ]  # fmt: skip
 EXPORTS = [{"service": "fop/agents", "to": "entry"}]
-EMPTY: dict[str, t.Any] = {"networks": [], "tenants": [], "exports": [], "l7_listeners": [], "l7_routes": []}
+EMPTY: dict[str, t.Any] = {
+    "networks": [],
+    "guests": [],
+    "tenants": [],
+    "exports": [],
+    "l7_listeners": [],
+    "l7_routes": [],
+}
 BARE = task("qnet_tenant", **EMPTY, purge=True)
 WORLD = task("qnet_tenant", **{**EMPTY, "networks": [NETWORK], "tenants": TENANTS, "exports": EXPORTS}, purge=True)
 SWITCH = task(
