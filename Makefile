@@ -80,7 +80,7 @@ POLICY := controller/tests/policy
 MODULES := $(COLLECTION)/tests/integration
 FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7 --ignore=tests/mixed
 
-.PHONY: test-codec test-unit test-property test-modules test-policy test-l7 test-molecule test-fleet
+.PHONY: test-codec test-unit test-property test-modules test-policy test-l7 test-l7-lab test-molecule test-fleet
 test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
 	pytest -m "not hypothesis" $(FAST)
 test-property: $(VENV_STAMP) ## Property tests (hypothesis)
@@ -94,6 +94,8 @@ test-policy: $(VENV_STAMP) ## Random tenants: oracle = pipeline = packets on a l
 	pytest $(POLICY)
 test-l7: $(VENV_STAMP) ## Every option of the L7 balancer: real requests to a real nginx
 	pytest tests/l7
+test-l7-lab: packages venv ## The same in a lab of its own, over the overlay, and 200 changes under load (20 minutes; not part of test)
+	QNET_L7_LAB=up QNET_LAB=$(or $(QNET_LAB),qnet-l7) QNET_LAB_CONTROLLERS=1 QNET_LAB_SWITCHES=2 pytest -s tests/l7
 test-molecule: $(VENV_STAMP) ## Roles on hosts of the lab: converge, idempotence, verify
 	tools/molecule.sh
 test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab

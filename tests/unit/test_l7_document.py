@@ -50,13 +50,17 @@ def all_options() -> dict[str, Mapping[str, Any]]:
     listener = {
         name: shape for name, shape in _l7_schema.LISTENER["properties"].items() if name not in _l7_shared.SHARED
     }
-    return {**dict(options("listener", listener)), **dict(options("route", _l7_schema.ROUTE["properties"]))}
+    return {
+        **dict(options("listener", listener)),
+        **dict(options("route", _l7_schema.ROUTE["properties"])),
+        **dict(options("service", _l7_schema.SERVICE["properties"])),
+    }
 
 
 def table() -> str:
     """The table, in the order of the schema."""
     known, lines = covering(), []
-    for title, kind in (("A listener's own", "listener"), ("Of a route", "route")):
+    for title, kind in (("A listener's own", "listener"), ("Of a route", "route"), ("Of a service: `l7`", "service")):
         lines += [f"### {title}", "", "| option | nginx directive | test (tests/l7) |", "| --- | --- | --- |"]
         for name, shape in all_options().items():
             if name.split(".")[0] == kind:

@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_schema, _l7_text
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas/inventory.schema.json"
-PARTS = {"l7_listener": _l7_schema.LISTENER, "l7_route": _l7_schema.ROUTE}
+PARTS = {"l7_service": _l7_schema.SERVICE, "l7_listener": _l7_schema.LISTENER, "l7_route": _l7_schema.ROUTE}
 
 
 def written(part: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ The pod gets a second leg, a veth pair to the host. The host sends what comes in
 the client's own address; the pod's answers go back by the way they came. The pod cannot open anything towards the host
 or the outside by this leg: what it may reach is governed by exports alone.
 
+Both for IPv4 and IPv6, the latter where the host has it.
+
 EDGE.JSON: {"instance": "group.pod", "ports": ["tcp/443", "udp/53"]}.
 """
 
@@ -17,14 +19,19 @@ import ipaddress
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 LEGS = ipaddress.IPv4Network("169.254.192.0/18")  # a /30 of it for each leg
+LEGS6 = ipaddress.IPv6Network("fdc7:716e:6574:1::/64")  # a /126 of it for each leg
 ROUTES = "169"  # the pod's routing table for answers
 INNER = "edge0"
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-WAS_OFF = Path("/run/qnet-l7-forwarding-was-off")
+FORWARDING = {
+    "ipv4": (Path("/proc/sys/net/ipv4/ip_forward"), Path("/run/qnet-l7-forwarding-was-off")),
+    "ipv6": (Path("/proc/sys/net/ipv6/conf/all/forwarding"), Path("/run/qnet-l7-forwarding6-was-off")),
+}
+IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 
 @dataclass(frozen=True)
@@ -47,22 +54,38 @@ class Edge:
     @property
     def addresses(self) -> tuple[str, str]:
         """The host's and the pod's address on the leg."""
-        number = int(self.digest, 16) % (LEGS.num_addresses // 4)
-        return str(LEGS[number * 4 + 1]), str(LEGS[number * 4 + 2])
+        return str(LEGS[self._number * 4 + 1]), str(LEGS[self._number * 4 + 2])
 
-    def rules(self, forwarding_was_off: bool) -> str:
-        """What nftables is told, as one transaction."""
-        table, outer, inner = f"inet qnet_l7_{self.digest}", self.outer, self.addresses[1]
+    @property
+    def addresses6(self) -> tuple[str, str]:
+        """The same for IPv6."""
+        return str(LEGS6[self._number * 4 + 1]), str(LEGS6[self._number * 4 + 2])
+
+    @property
+    def _number(self) -> int:
+        return int(self.digest, 16) % (LEGS.num_addresses // 4)
+
+    def rules(self, forwarding_was_off: Collection[str]) -> str:
+        """What nftables is told, as one transaction. `forwarding_was_off`: of ipv4 and ipv6."""
+        table, outer = f"inet qnet_l7_{self.digest}", self.outer
         matches = [f"{port.split('/')[0]} dport {port.split('/')[1]}" for port in self.ports]
-        into = [f"fib daddr type local ip daddr != 127.0.0.0/8 {match} dnat ip to {inner}" for match in matches]
+        into = [
+            f"fib daddr type local {theirs} {match} dnat {family} to {inner}"
+            for family, inner, theirs in (
+                ("ip", self.addresses[1], "ip daddr != 127.0.0.0/8"),
+                ("ip6", self.addresses6[1], "ip6 daddr != { ::1, fe80::/10 }"),
+            )
+            for match in matches
+        ]
         # A host that did not forward before forwards for balancers only.
-        others = ['iifname != "qe*" oifname != "qe*" drop'] if forwarding_was_off else []
+        others = [f'meta nfproto {family} iifname != "qe*" oifname != "qe*" drop' for family in forwarding_was_off]
         leg = [f'iifname "{outer}" ct state established,related accept', f'iifname "{outer}" drop']
+        neighbours = f'iifname "{outer}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept'
         chains = {
             "arrive type nat hook prerouting priority dstnat": [f'iifname != "qe*" {rule}' for rule in into],
             "here type nat hook output priority -100": into,
             "pass type filter hook forward priority -5": [*leg, *others],
-            "enter type filter hook input priority -5": leg,
+            "enter type filter hook input priority -5": [neighbours, *leg],
         }
         lines = [f"table {table}", f"delete table {table}", f"table {table} {{"]
         for chain, rules in chains.items():
@@ -95,10 +118,39 @@ def up(edge: Edge) -> None:
     run(*inside, "route", "replace", "default", "via", outer, "dev", INNER, "table", ROUTES)
     if inner not in run(*inside, "rule", "show"):
         run(*inside, "rule", "add", "from", inner, "lookup", ROUTES)
-    if FORWARDING.read_text().strip() == "0":
-        WAS_OFF.touch()
-        FORWARDING.write_text("1")
-    run("nft", "-f", "-", text=edge.rules(WAS_OFF.exists()))
+    families = ["ipv4"]
+    if IPV6.exists() and (IPV6 / "all/disable_ipv6").read_text().strip() == "0":
+        families.append("ipv6")
+        up6(edge)
+    for family in families:
+        switch, was_off = FORWARDING[family]
+        if switch.read_text().strip() == "0":
+            was_off.touch()
+            if family == "ipv6":
+                keep_router_advertisements()
+            switch.write_text("1")
+    run("nft", "-f", "-", text=edge.rules([family for family in families if FORWARDING[family][1].exists()]))
+
+
+def up6(edge: Edge) -> None:
+    """The leg's addresses and the way back, for IPv6."""
+    outer, inner = edge.addresses6
+    inside = ("ip", "-6", "-netns", edge.instance)
+    enable = f"echo 0 >{IPV6}/{INNER}/disable_ipv6"
+    run("ip", "netns", "exec", edge.instance, "sh", "-c", enable)
+    (IPV6 / edge.outer / "disable_ipv6").write_text("0")
+    run("ip", "-6", "address", "replace", f"{outer}/126", "dev", edge.outer, "nodad")
+    run(*inside, "address", "replace", f"{inner}/126", "dev", INNER, "nodad")
+    run(*inside, "route", "replace", "default", "via", outer, "dev", INNER, "table", ROUTES)
+    if inner not in run(*inside, "rule", "show"):
+        run(*inside, "rule", "add", "from", inner, "lookup", ROUTES)
+
+
+def keep_router_advertisements() -> None:
+    """A kernel that forwards ignores them unless told otherwise, and the host may have its default route from one."""
+    for switch in IPV6.glob("*/accept_ra"):
+        if switch.read_text().strip() == "1":
+            switch.write_text("2")
 
 
 def down(edge: Edge) -> None:

@@ -4,10 +4,11 @@
 
 Follows pods and exports in the intent database and hands what the balancer's routes need to nginx over its control
 socket, as one whole at every change; nginx is never reloaded for it. What was last said is kept in a file, so that a
-balancer starts while no database can be reached. Serves the metrics of nginx and its own on the loopback.
+balancer starts while no database can be reached. Serves the metrics of nginx and its own on the loopback; sessions over
+tcp and udp, where nginx has no Lua, are counted from their log.
 
 FEED.JSON: {"group": …, "services": ["group/service", …], "database": [remotes], "private_key": …, "certificate": …,
-"ca_certificate": …, "control": socket, "metrics": socket, "state": file, "metrics_port": 9681}.
+"ca_certificate": …, "control": socket, "metrics": socket, "state": file, "sessions": log, "metrics_port": 9681}.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import io
 import json
 import os
 import re
@@ -123,6 +125,77 @@ def ask(path: str, method: str, uri: str, body: str | None = None) -> bytes:
         connection.close()
 
 
+class Sessions:
+    """Counters of sessions over tcp and udp, by listener, route, service, tenant and status, from nginx's log of them.
+
+    What was logged before the first look is not counted: counters begin at 0 with the process, as nginx's own do.
+    """
+
+    TOTALS = (
+        ("sessions_total", "", "Sessions over tcp and udp that have ended."),
+        ("session_sent_bytes_total", "bytes", "Bytes sent to clients over tcp and udp."),
+        ("session_received_bytes_total", "bytes_received", "Bytes that came from clients over tcp and udp."),
+        ("session_duration_seconds_total", "seconds", "How long those sessions lasted, added up."),
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: dict[str, dict[str, float]] = {}
+        self._file: io.TextIOWrapper | None = None
+        self._partial = ""
+        self._lock = threading.Lock()  # two may ask for metrics at a time
+        self._open(at_end=True)
+
+    def _open(self, at_end: bool) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._file = self.path.open(encoding="utf-8", errors="replace")
+            self._partial = ""
+            if at_end:
+                self._file.seek(0, os.SEEK_END)
+
+    def metrics(self) -> str:
+        """The metrics as text, after a look at what is new in the log."""
+        with self._lock:
+            self._read()
+            if self._rotated():  # the last lines of the old file were read just now
+                self._open(at_end=False)
+                self._read()
+            lines = []
+            for name, _, about in self.TOTALS if self.counts else ():
+                lines += [f"# HELP qnet_l7_{name} {about}", f"# TYPE qnet_l7_{name} counter"]
+                for labels, values in sorted(self.counts.items()):
+                    lines.append(f"qnet_l7_{name}{{{labels}}} {values[name]:.15g}")
+            return "".join(f"{line}\n" for line in lines)
+
+    def _rotated(self) -> bool:
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return False
+        if self._file is None:
+            return True
+        mine = os.fstat(self._file.fileno())
+        return (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino) or there.st_size < self._file.tell()
+
+    def _read(self) -> None:
+        if self._file is None:
+            return
+        while text := self._file.read(1 << 20):
+            *whole, self._partial = (self._partial + text).split("\n")
+            for line in whole:
+                self._count(line)
+
+    def _count(self, line: str) -> None:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(line)
+            names = ("listener", "route", "service", "tenant", "status")
+            told = {**said, "route": said["route"].partition("/")[2]}
+            labels = ",".join(f'{name}="{told[name]}"' for name in names)
+            values = self.counts.setdefault(labels, dict.fromkeys((name for name, *_ in self.TOTALS), 0))
+            for name, field, _ in self.TOTALS:
+                values[name] += float(said[field]) if field else 1
+
+
 class Feeder:
     """Follows the database and keeps one nginx informed."""
 
@@ -134,6 +207,7 @@ class Feeder:
         self.generation = 0
         self.connected = False
         self.failures = 0
+        self.sessions = Sessions(Path(told["sessions"])) if told.get("sessions") else None
         self._ends: float | None = None
         self._looked = 0.0
 
@@ -211,7 +285,7 @@ class Feeder:
         ):
             title = f"qnet_l7_{name}"
             lines += [f"# HELP {title} {text}", f"# TYPE {title} {kind}", f"{title} {value}"]
-        return "\n".join([*lines, ""])
+        return "\n".join([*lines, ""]) + (self.sessions.metrics() if self.sessions else "")
 
 
 def serve_metrics(feeder: Feeder, port: int) -> None:

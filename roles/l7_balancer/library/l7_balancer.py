@@ -284,6 +284,7 @@ class Balancer:
             "control": f"{RUNTIME}/{self.name}/control.sock",
             "metrics": f"{RUNTIME}/{self.name}/metrics.sock",
             "state": f"/var/lib/qnet/l7-feed/{self.name}/pods.json",
+            "sessions": f"{STATE}/{self.name}/logs/sessions.log",
             "metrics_port": self.module.params["metrics_port"] + self.position,
         }
         changed = False

@@ -7,7 +7,8 @@ local methods = require("qnet.methods")
 local pods = require("qnet.pods")
 
 local choose = {}
-local states, busy = {}, {}
+local states = {}
+local busy = {} -- by service, then by pod: requests under way in this worker
 
 local function refuse(status, text)
     ngx.status = status
@@ -136,23 +137,27 @@ local function select_pod(route, service, port, tried)
     local method = methods[route.method]
     local key = method == methods.hash and key_of(route) or nil
     -- When all were tried, the last one is as good as any; what it answers is the answer.
-    return method(list, state, tried, key, busy) or list[1]
+    return method(list, state, tried, key, busy[service.name]) or list[1]
 end
 
-local function begin(context, pod)
-    if context.qnet_busy then
-        busy[context.qnet_busy] = busy[context.qnet_busy] - 1
+-- A pod has one request less; its name is in the variable, since ngx.ctx does not survive an error's page.
+local function less(service)
+    local pods_of, name = busy[service], ngx.var.qnet_pod
+    if pods_of and pods_of[name] then
+        pods_of[name] = pods_of[name] > 1 and pods_of[name] - 1 or nil
     end
-    context.qnet_busy = pod.address
-    busy[pod.address] = (busy[pod.address] or 0) + 1
 end
 
--- The request is over: called in the log phase.
-function choose.done(context)
-    local address = context.qnet_busy
-    if address then
-        local left = busy[address] - 1
-        busy[address] = left > 0 and left or nil
+local function more(service, pod)
+    busy[service] = busy[service] or {}
+    busy[service][pod.name] = (busy[service][pod.name] or 0) + 1
+end
+
+-- A request of a route with least_connections is over: called in the log phase.
+function choose.done(key)
+    local target = config.target(key)
+    if target then
+        less(target.service)
     end
 end
 
@@ -170,14 +175,12 @@ end
 local NOTHING = {}
 
 -- In the way of every request that is balanced among pods: a request that is tried once needs no table of its own.
-function choose.pick(key, upstream)
-    local route, target = config.routes[key], config.upstreams[upstream]
-    local port, service = target.port, pods.service(target.service)
+function choose.pick(upstream)
+    local target = config.upstreams[upstream]
+    local route, port, service = target.route, target.port, pods.service(target.service)
     local tried, pod = NOTHING, nil
     if balancer.get_last_failure() then
         tried = tried_before(route, port)
-    elseif route.tries > 1 then
-        balancer.set_more_tries(route.tries - 1)
     end
     if service then
         if route.naming then
@@ -191,20 +194,21 @@ function choose.pick(key, upstream)
         end
     end
     if not pod then
-        ngx.log(ngx.WARN, "route ", key, ": no pod of ", target.service, " can be asked")
+        ngx.log(ngx.WARN, "route ", route.key, ": no pod of ", target.service, " can be asked")
         return ngx.exit(503)
     end
     if route.sticky then
         ngx.ctx.qnet_used = pod
     end
     if route.method == "least_connections" then
-        begin(ngx.ctx, pod)
+        less(target.service)
+        more(target.service, pod)
     end
     ngx.var.qnet_pod = pod.name
     target.picked[pod.name] = (target.picked[pod.name] or 0) + 1
     local ok, fault = balancer.set_current_peer(pod.peer, port)
     if not ok then
-        ngx.log(ngx.ERR, "route ", key, ": ", pod.name, " at ", pod.address, ": ", fault)
+        ngx.log(ngx.ERR, "route ", route.key, ": ", pod.name, " at ", pod.address, ": ", fault)
         return ngx.exit(502)
     end
 end

@@ -50,7 +50,7 @@ function methods.least_connections(list, state, tried, _, busy)
     for step = 0, #list - 1 do
         local pod = list[(state.last + step - 1) % #list + 1]
         if not tried[pod.address] then
-            local load = (busy[pod.address] or 0) / pod.weight
+            local load = (busy and busy[pod.name] or 0) / pod.weight
             if not best or load < least then
                 best, least = pod, load
             end

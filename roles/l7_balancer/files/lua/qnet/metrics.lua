@@ -1,6 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Counters by route and service, in the text format of Prometheus. Workers count for themselves and add up once a second.
-local choose = require("qnet.choose")
 local config = require("qnet.config")
 local pods = require("qnet.pods")
 
@@ -16,35 +15,6 @@ local function counters_of(name)
     return own
 end
 
--- The name under which a request counts; nil when it belongs to no listener.
-local function name_of(variables)
-    local key = variables.qnet_route
-    if key and key ~= "" then
-        local route = config.routes[key]
-        if not route then
-            return key .. "|"
-        end
-        local upstream = route.metric or config.upstreams[variables.qnet_backend]
-        return route.metric or (key .. "|" .. (upstream and upstream.service or ""))
-    end
-    local listener = variables.qnet_listener
-    return listener and listener ~= "" and listener .. "/|" or nil
-end
-
--- For requests whose route and service are looked up: several backends, none, or an error's page.
-function metrics.log()
-    local variables = ngx.var
-    local name = name_of(variables)
-    if not name then
-        return
-    end
-    local route = config.routes[variables.qnet_route]
-    if route and route.method == "least_connections" then
-        choose.done(ngx.ctx)
-    end
-    metrics.count(name)
-end
-
 -- In the way of every request: as little as possible, and no table for each.
 function metrics.count(name)
     local own = counters[name] or counters_of(name)
@@ -58,6 +28,12 @@ function metrics.count(name)
             break
         end
     end
+end
+
+-- For routes whose service is looked up.
+function metrics.log(key)
+    local target = config.target(key)
+    metrics.count(key .. "|" .. (target and target.service or ""))
 end
 
 function metrics.flush()

@@ -122,6 +122,12 @@ options:
                   - How long a pod that begins to drain keeps the connections that it has; then they are ended.
                   - V(-1) means as long as they last; so does a new service without it.
                 type: int
+              l7:
+                description:
+                  - How L7 balancers ask the service over HTTP, such as C(timeouts), C(retries) and C(backend_protocol).
+                  - C(docs/design/l7.md) lists the options. A route that says one of them itself replaces it as a whole.
+                  - They are replaced as a whole; an empty map clears them, and a new service without it has none.
+                type: dict
               health_check:
                 description:
                   - How its pods are checked, from the host that they are on.

@@ -37,7 +37,8 @@ options:
     elements: dict
     required: true
   worker:
-    description: C(processes), C(connections), C(shutdown_seconds), C(cache_size) and C(error_level) of nginx.
+    description: >-
+      C(processes), C(connections), C(shutdown_seconds), C(cache_size), C(error_level) and C(ipv6) of nginx.
     type: dict
     required: true
 """
@@ -59,7 +60,7 @@ _value:
   elements: dict
 """
 
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_render import Worker, render  # noqa: E402
@@ -80,7 +81,7 @@ def qnet_l7_instances(
     }
     found = []
     for pod in pods:
-        rendered = render(pod["service"], listeners, routes, addresses, owners, Worker(**worker))
+        rendered = render(pod["service"], listeners, routes, addresses, owners, Worker(**worker), dict(_l7_of(tenants)))
         found.append(
             {
                 "instance": pod["name"].replace("/", "."),
@@ -92,6 +93,14 @@ def qnet_l7_instances(
             }
         )
     return found
+
+
+def _l7_of(tenants: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What services say for l7, by group/service."""
+    for tenant in tenants:
+        for group in tenant.get("security_groups") or ():
+            for service in group.get("services") or ():
+                yield f"{group['name']}/{service['name']}", service.get("l7") or {}
 
 
 class FilterModule:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_rules, _l7_shape, _model
@@ -17,8 +18,9 @@ def check(
 
     An export that goes is not held up by a route that needs it: closing must always be possible.
     """
-    if not touched["l7_listener"] and not touched["l7_route"]:
+    if not touched["l7_listener"] and not touched["l7_route"] and not touched["service"]:
         return []
+    l7 = {key: json.loads(service.l7) for key, service in want["service"].items()}
     listeners = [record.values for dummy, record in sorted(want["l7_listener"].items())]
     routes = [record.values for dummy, record in sorted(want["l7_route"].items())]
     problems = []
@@ -35,14 +37,17 @@ def check(
                 say("l7_listener", listener["name"], fault)
     for route in routes:
         key = f"{route['listener']}/{route['name']}"
-        if key in touched["l7_route"] or route["listener"] in touched["l7_listener"]:
-            listener = want["l7_listener"][route["listener"]].values
+        itself = key in touched["l7_route"] or route["listener"] in touched["l7_listener"]
+        if not itself and not set(touched["service"]) & set(_l7_rules.services_of(route)):
+            continue
+        listener = want["l7_listener"][route["listener"]].values
+        faults = list(_l7_rules.inheriting_faults(listener, route, l7))
+        if itself:
+            whole = {**_l7_rules.inherited(listener, route, l7), **route}
             udp = listener["protocol"] == "udp"
-            for fault in (
-                *_l7_rules.route_faults(listener, route),
-                *_l7_rules.export_faults(listener["balancer"], route, exports, udp),
-            ):
-                say("l7_route", key, fault)
+            faults += _l7_rules.export_faults(listener["balancer"], whole, exports, udp)
+        for fault in faults:
+            say("l7_route", key, fault)
     for position, fault in _l7_rules.between_faults(listeners, routes):
         if position is None:
             say("l7_listener", listeners[int(fault[0][0])]["name"], (fault[0][1:], *fault[1:]))

@@ -40,6 +40,16 @@ def _line_of_variable(configuration: str, complaint: str) -> int:
     return next((number for number, text in enumerate(configuration.splitlines(), 1) if used.search(text)), 0)
 
 
+def _line_of_file(configuration: str, complaint: str) -> int:
+    """The last line that names a file which nginx cannot load, which it says without a place; 0 when there is none."""
+    match = re.match(r'(?:cannot load certificate(?: key)?|\w+\(\)) "([^"]+)"', complaint)
+    if match is None:
+        return 0
+    lines = enumerate(configuration.splitlines(), 1)
+    named = [number for number, text in lines if "/" in text and match[1].endswith(text.split()[-1].strip('";'))]
+    return named[-1] if named else 0
+
+
 def explain(configuration: str, complaint: str) -> str:
     """What nginx says, each line that names a place with the path of the item it comes from."""
     told = []
@@ -47,7 +57,8 @@ def explain(configuration: str, complaint: str) -> str:
         match = _COMPLAINT.match(text)
         if match is None:
             continue
-        line = int(match[2]) if match[2] else _line_of_variable(configuration, match[1])
+        said = match[1]
+        line = int(match[2] or _line_of_variable(configuration, said) or _line_of_file(configuration, said))
         source = source_of(configuration, line)
         told.append(f"{source}: nginx refuses it: {match[1]}" if source else f"nginx: {match[1]}")
     return "\n".join(told) or complaint.strip()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_schema
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_schema, _l7_shared
 from ansible_collections.qiniu.qnet.plugins.module_utils._l7_shape import Path
 
 Values = t.Mapping[str, t.Any]
@@ -56,6 +56,46 @@ def transport_of(listener: Values) -> str:
     return "udp" if listener["protocol"] == "udp" else "tcp"
 
 
+def inherited(listener: Values, route: Values, services: t.Mapping[str, Values]) -> dict[str, t.Any]:
+    """What a route takes over from its listener and from its services. ``services``: name to what it says for l7.
+
+    Services that differ say nothing: that is a fault of the route (see inheriting_faults).
+    """
+    found = {name: listener[name] for name in _l7_shared.SHARED if name in listener}
+    if listener.get("protocol") not in ("tcp", "udp"):
+        for option, said in _of_services(route, services):
+            if said[0] is not None and all(one == said[0] for one in said):
+                found[option] = said[0]
+    return {name: value for name, value in found.items() if name not in route}
+
+
+def _of_services(route: Values, services: t.Mapping[str, Values]) -> t.Iterator[tuple[str, list[t.Any]]]:
+    """Options that a route does not say, and what each of its services says about them."""
+    names = sorted({entry["service"] for entry in route.get("backends") or ()})
+    for option in _l7_schema.SERVICE_OPTIONS if names else ():
+        if option not in route:
+            yield option, [services.get(name, {}).get(option) for name in names]
+
+
+def inheriting_faults(listener: Values, route: Values, services: t.Mapping[str, Values]) -> t.Iterator[Fault]:
+    """What is wrong with a route of a listener, with all that it takes over; places are those of the route."""
+    if listener["protocol"] in ("tcp", "udp"):
+        yield from route_faults(listener, route)
+        return
+    for option, said in _of_services(route, services):
+        if any(one != said[0] for one in said):
+            rule = f"has services whose l7 differ in {option}"
+            yield ("backends",), rule, f"Say {option} in the route, or the same in each of the services."
+    own = {name: value for name, value in inherited(listener, route, services).items() if name not in listener}
+    for path, rule, hint in route_faults(listener, {**own, **route}):
+        taken = bool(path) and path[0] in own
+        yield (("backends",), f"has a service whose l7.{_written(path)} {rule}", hint) if taken else (path, rule, hint)
+
+
+def _written(path: Path) -> str:
+    return ".".join(str(step) for step in path)
+
+
 def listener_faults(listener: Values) -> t.Iterator[Fault]:
     """What is wrong with a listener by itself."""
     protocol, port = listener["protocol"], listener["port"]
@@ -73,12 +113,6 @@ def listener_faults(listener: Values) -> t.Iterator[Fault]:
     if protocol in ("tcp", "udp"):
         yield from _only(listener, (*_l7_schema.LISTENER_COLUMNS, *_l7_schema.STREAM_LISTENER), protocol)
         yield from _stream_parts(listener, protocol)
-    if protocol == "tcp" and len(listener.get("certificates", ())) > 1:
-        yield (
-            ("certificates",),
-            "has several, and over tcp there is one",
-            "Use https, or one certificate for all names.",
-        )
     if protocol == "udp" and "proxy_protocol" in listener:
         yield ("proxy_protocol",), "has no use with udp", "Remove it."
     if "client_verify" in listener.get("tls", {}) and "client_ca" not in listener["tls"]:

@@ -264,6 +264,17 @@ STREAM_ROUTE = ("hosts", "backends", "split_by", "send_proxy_protocol", "session
 STREAM_LISTENER = ("certificates", "tls", "proxy_protocol", "real_client", *STREAM_SHARED)
 HTTP_ROUTE = tuple(name for name in (*ROUTE_ONLY, *SHARED) if name not in ("send_proxy_protocol", "session"))
 
+# What is said about a service rather than about the requests: how its pods want to be asked.
+SERVICE_OPTIONS = (
+    "timeouts", "retries", "keepalive", "backend_protocol", "backend_tls", "balance", "health_check", "websocket",
+    "request_body", "buffering", "intercept_errors",
+)  # fmt: skip
+SERVICE = group(
+    "How L7 balancers ask the service over http and https. A route that says one of these replaces it as a whole; what "
+    "a listener says counts less.",
+    **{name: {**ROUTE_ONLY, **SHARED}[name] for name in SERVICE_OPTIONS},
+)
+
 LISTENER = group(
     "A port on which the pods of a balancer take requests, from outside on their hosts' addresses and from pods on the "
     "balancer's Service IP.",

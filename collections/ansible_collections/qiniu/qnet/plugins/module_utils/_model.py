@@ -100,13 +100,17 @@ class SecurityGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """A service: identical pods of one group in one network. ``health_check``: its options as text; none: no check."""
+    """A service: identical pods of one group in one network.
+
+    ``health_check``: its options as text; none: no check. ``l7``: how L7 balancers ask it, canonical JSON.
+    """
 
     group: str
     name: str
     network: str
     health_check: tuple[tuple[str, str], ...] = ()
     drain_seconds: int | None = None
+    l7: str = "{}"
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("group", "name")
 
@@ -355,6 +359,7 @@ def render(record: t.Any) -> dict[str, t.Any]:
         shown[field.name] = list(value) if isinstance(value, tuple) else value
     if isinstance(record, Service):
         shown["health_check"] = shown_check(record.health_check)
+        shown["l7"] = json.loads(record.l7)
     if isinstance(record, SecurityGroup):
         shown["egress"] = shown_egress(record.egress)
     if isinstance(record, (L7Listener, L7Route)):

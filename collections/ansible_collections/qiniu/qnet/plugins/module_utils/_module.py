@@ -70,6 +70,7 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "name": {"type": "str"},
         "network": {"type": "str"},
         "drain_seconds": {"type": "int"},
+        "l7": {"type": "dict"},
         "health_check": {
             "type": "dict",
             "options": {

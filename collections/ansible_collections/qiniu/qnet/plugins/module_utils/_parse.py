@@ -404,6 +404,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "network": label,
         "health_check": health_check,
         "drain_seconds": drain_seconds,
+        "l7": l7_settings(_l7_schema.SERVICE, ()),
     },
     "service_ip": {
         "group": label,

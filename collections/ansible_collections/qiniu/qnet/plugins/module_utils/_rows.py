@@ -19,7 +19,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Guest": ("network", "home", "vni", "addresses"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
     "Security_Group": ("name", "tenant", "number", "egress"),
-    "Service": ("name", "group", "network", "health_check", "drain_seconds"),
+    "Service": ("name", "group", "network", "health_check", "drain_seconds", "l7"),
     "Service_IP": ("name", "service", "network", "address", "affinity", "algorithm"),
     "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers", "drain_until"),
     "Pod_Address": ("pod", "network", "address"),
@@ -122,7 +122,7 @@ class Rows:
     def _service(self, row: t.Any) -> _model.Service:
         check = tuple(sorted(row.health_check.items()))
         return _model.Service(
-            self._key(row.group), row.name, self._key(row.network), check, _optional(row.drain_seconds)
+            self._key(row.group), row.name, self._key(row.network), check, _optional(row.drain_seconds), row.l7 or "{}"
         )
 
     def _service_ip(self, row: t.Any) -> _model.ServiceIP:

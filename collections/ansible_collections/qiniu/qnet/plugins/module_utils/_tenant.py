@@ -142,6 +142,7 @@ def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
                         "network": service["network"],
                         "health_check": service.get("health_check"),
                         "drain_seconds": service.get("drain_seconds"),
+                        "l7": service.get("l7"),
                     },
                 )
                 for ip_path, service_ip in _elements(f"{service_path}.service_ips", service.get("service_ips")):

@@ -33,6 +33,7 @@ def _row(kind: str, record: t.Any) -> dict[str, t.Any]:
         row["expires"] = [] if record.expires is None else [record.expires]
     elif kind in ("service_ip", "pod"):
         row["service"] = record.service_key
+    row.pop("l7", None)  # decides nothing about packets between pods
     if "health_check" in row:
         row["health_check"] = dict(record.health_check)
     if "drain_until" in row:

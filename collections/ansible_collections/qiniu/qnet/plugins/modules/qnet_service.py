@@ -39,6 +39,12 @@ options:
       - How long a pod that begins to drain keeps the connections that it has; then they are ended.
       - V(-1) means as long as they last; so does a new service without it.
     type: int
+  l7:
+    description:
+      - How L7 balancers ask the service over HTTP, such as C(timeouts), C(retries) and C(backend_protocol).
+      - C(docs/design/l7.md) lists the options. A route that says one of them itself replaces it as a whole.
+      - They are replaced as a whole; an empty map clears them, and a new service without it has none.
+    type: dict
   health_check:
     description:
       - How its pods are checked, from the host that they are on.
@@ -99,6 +105,12 @@ options:
           - How long a pod that begins to drain keeps the connections that it has; then they are ended.
           - V(-1) means as long as they last; so does a new service without it.
         type: int
+      l7:
+        description:
+          - How L7 balancers ask the service over HTTP, such as C(timeouts), C(retries) and C(backend_protocol).
+          - C(docs/design/l7.md) lists the options. A route that says one of them itself replaces it as a whole.
+          - They are replaced as a whole; an empty map clears them, and a new service without it has none.
+        type: dict
       health_check:
         description:
           - How its pods are checked, from the host that they are on.
@@ -201,6 +213,10 @@ services:
       description: How long a draining pod keeps its connections; null for as long as they last.
       type: int
       returned: success
+    l7:
+      description: How L7 balancers ask it.
+      type: dict
+      returned: success
   sample:
     - group: fop
       name: image
@@ -214,6 +230,9 @@ services:
         healthy_threshold: 2
         unhealthy_threshold: 3
       drain_seconds: 300
+      l7:
+        timeouts:
+          read_seconds: 120
 plan:
   description: What was changed (or in check mode would be), one entry per object. Empty when nothing was.
   returned: success

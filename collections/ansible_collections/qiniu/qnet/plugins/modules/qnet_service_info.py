@@ -61,12 +61,17 @@ services:
       description: How long a draining pod keeps its connections; null for as long as they last.
       type: int
       returned: success
+    l7:
+      description: How L7 balancers ask it.
+      type: dict
+      returned: success
   sample:
     - group: fop
       name: image
       network: prod
       health_check: {}
       drain_seconds: null
+      l7: {}
 generation:
   description: Number of changes of the intent so far.
   returned: success

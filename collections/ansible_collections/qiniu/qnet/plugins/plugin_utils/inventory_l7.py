@@ -22,29 +22,36 @@ def l7_problems(inventory: Mapping[str, Any], index: Index, has_file: Callable[[
     by_name = {item["name"]: item for dummy, item in listeners}
     services = {service.name: service for service in index.services}
     exports = dict(_exports(index))
+    l7 = {}
+    for item in index.services:
+        said = item.keys.get("l7")
+        if isinstance(said, Mapping) and not any(_l7_shape.faults(_l7_schema.SERVICE, said)):
+            l7[item.name] = said
+            yield from _files((*item.path, "l7"), said, has_file, _l7_schema.SERVICE)
     for position, listener in listeners:
         path: Path = ("qnet_l7_listeners", position)
         if listener["balancer"] not in services:
             hint = suggest(listener["balancer"], services, "Add it")
             yield Problem((*path, "balancer"), listener["balancer"], "is no service of qnet_tenants", hint)
         yield from _faults(path, listener, _l7_rules.listener_faults(listener))
-        yield from _files(path, listener, has_file)
+        yield from _files(path, listener, has_file, _l7_schema.LISTENER)
     for position, route in routes:
         path = ("qnet_l7_routes", position)
-        yield from _files(path, route, has_file)
+        yield from _files(path, route, has_file, _l7_schema.ROUTE)
         listener = by_name.get(route["listener"], {})
         if not listener:
             hint = suggest(route["listener"], by_name, "Add it to qnet_l7_listeners")
             yield Problem((*path, "listener"), route["listener"], "is no listener of qnet_l7_listeners", hint)
             continue
-        yield from _faults(path, route, _l7_rules.route_faults(listener, route))
+        yield from _faults(path, route, _l7_rules.inheriting_faults(listener, route, l7))
         unknown = [service for service in _l7_rules.services_of(route) if service not in services]
         for service in unknown:
             yield Problem(path, service, "is no service of qnet_tenants", suggest(service, services, "Add it"))
         if not unknown:
             udp = listener["protocol"] == "udp"
-            yield from _faults(path, route, _l7_rules.export_faults(listener["balancer"], route, exports, udp))
-            yield from _without_ip(path, route, services)
+            whole = {**_l7_rules.inherited(listener, route, l7), **route}
+            yield from _faults(path, route, _l7_rules.export_faults(listener["balancer"], whole, exports, udp))
+            yield from _without_ip(path, whole, services)
     yield from _between(listeners, routes)
 
 
@@ -85,8 +92,10 @@ def _at(item: Any, path: Path) -> Any:
     return item
 
 
-def _files(path: Path, item: Mapping[str, Any], has_file: Callable[[str], bool]) -> Iterator[Problem]:
-    for inner, file in files_of(item):
+def _files(
+    path: Path, item: Mapping[str, Any], has_file: Callable[[str], bool], shape: _l7_shape.Shape
+) -> Iterator[Problem]:
+    for inner, file in _of_format(shape, item, ()):
         if not file.startswith("/") and not has_file(file):
             rule = "is no file on the control node"
             yield Problem((*path, *inner), file, rule, "Give its path relative to the inventory, or an absolute one.")
@@ -118,12 +127,6 @@ def _between(listeners: Listed, routes: Listed) -> Iterator[Problem]:
 
 
 _FILE_FORMAT = "l7-file"
-
-
-def files_of(item: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """The files that a listener or a route names, with their paths."""
-    shape = _l7_schema.LISTENER if "balancer" in item else _l7_schema.ROUTE
-    return list(_of_format(shape, item, ()))
 
 
 def _of_format(shape: _l7_shape.Shape, value: Any, path: Path) -> Iterator[tuple[Path, str]]:

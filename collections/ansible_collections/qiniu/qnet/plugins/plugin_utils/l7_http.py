@@ -73,7 +73,7 @@ def write_http(conf: Conf, site: Site, context: Context, addresses: Mapping[tupl
         if not listener.is_stream:
             naming = any(route.get("naming") for route in listener.routes)
             for server in listener.servers:
-                _write_server(conf, listener, server, Context(context.file, naming))
+                _write_server(conf, listener, server, Context(context.file, naming, site.names_itself))
 
 
 def write_hashes(conf: Conf, routes: int) -> None:
@@ -91,8 +91,11 @@ def _log_line(known: Mapping[str, str]) -> str:
 
 
 def _write_log(conf: Conf, site: Site) -> None:
-    conf.add("log_format", "qnet", "escape=json", _log_line({}))
-    conf.flags("access_log", *ACCESS_LOG[:1], "qnet", *ACCESS_LOG[1:])
+    nobody = dict.fromkeys(("route", "tenant", "service", "pod"), "")
+    for listener in site.listeners:
+        if not listener.is_stream:
+            known = {"listener": listener.name, **nobody}
+            conf.add("log_format", f"qnet_listener_{listener.number}", "escape=json", _log_line(known))
     with conf.block("map", "$status", "$qnet_is_error"):
         conf.flags("default", "0")
         conf.flags("~^[45]", "1")
@@ -117,10 +120,13 @@ def _write_names(conf: Conf, site: Site, routes: Sequence[Route]) -> None:
             for backend in backends:
                 conf.add(backend.upstream, value_of(backend))
     for route in routes:
-        if len(route.backends) == 1 and not route.get("access_log", "format"):
-            service = route.backends[0].service
-            known = {"listener": route.listener, "route": route.key, "service": service}
-            known["tenant"] = site.tenants.get(service.split("/")[0], "")
+        if not route.get("access_log", "format"):
+            known = {"listener": route.listener, "route": route.key}
+            if len(route.backends) < 2:
+                known["service"] = route.backends[0].service if route.backends else ""
+                known["tenant"] = site.tenants.get(known["service"].split("/")[0], "")
+            if not route.by_pods:
+                known["pod"] = ""
             conf.add("log_format", f"qnet_{route.number}", "escape=json", _log_line(known))
 
 
@@ -159,8 +165,9 @@ def _write_upstream(conf: Conf, route: Route, backend: Backend) -> None:
     conf.mark(f"{route.path}.backends")
     with conf.block("upstream", backend.upstream):
         if route.by_pods:
-            conf.add("server", "0.0.0.1:1")
-            conf.lua("balancer_by_lua_block", f'require("qnet.choose").pick("{route.key}", "{backend.upstream}")')
+            for dummy in range(tries_of(route)):  # as many as there may be tries
+                conf.add("server", "0.0.0.1:1")
+            conf.lua("balancer_by_lua_block", f'qnet.pick("{backend.upstream}")')
         else:
             # The same address several times: a further try is a further choice of the network.
             for dummy in range(tries_of(route)):
@@ -228,7 +235,10 @@ def _write_server(conf: Conf, listener: Listener, server: Server, context: Conte
         for bind in listener.binds:
             conf.flags("listen", bind, *words)
         conf.add("server_name", *(server.names or ("_",)))
-        conf.add("set", "$qnet_listener", listener.name)
+        if context.names_itself:
+            conf.add("set", "$qnet_listener", listener.name)
+        conf.flags("access_log", ACCESS_LOG[0], f"qnet_listener_{listener.number}", *ACCESS_LOG[1:])
+        conf.lua("log_by_lua_block", f'qnet.count("{listener.name}/|")')
         if server.certificate is not None:
             write_tls(conf, listener, server.certificate, context)
         _write_client_connections(conf, listener)
@@ -244,10 +254,15 @@ def _write_server(conf: Conf, listener: Listener, server: Server, context: Conte
 
 
 def write_tls(conf: Conf, listener: Listener, certificate: Values, context: Context) -> None:
-    """TLS with clients."""
+    """TLS with clients, with one certificate."""
     conf.mark(f"{listener.path}.certificates")
     conf.add("ssl_certificate", context.file(certificate["certificate"]))
     conf.add("ssl_certificate_key", context.file(certificate["key"]))
+    write_tls_options(conf, listener, context)
+
+
+def write_tls_options(conf: Conf, listener: Listener, context: Context) -> None:
+    """How TLS is spoken with clients."""
     tls = listener.values.get("tls", {})
     conf.mark(f"{listener.path}.tls")
     conf.add("ssl_protocols", *tls.get("protocols", ("TLSv1.2", "TLSv1.3")))

@@ -22,9 +22,10 @@ _FORWARDED = ("X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-
 class Context:
     """What a location has to know besides its route: files by the name they got, and how Lua is called."""
 
-    def __init__(self, file: Callable[[str], str], naming: bool) -> None:
+    def __init__(self, file: Callable[[str], str], naming: bool = False, names_itself: bool = False) -> None:
         self.file = file
         self.naming = naming
+        self.names_itself = names_itself
 
 
 def write_location(conf: Conf, listener: Listener, route: Route, context: Context) -> None:
@@ -32,7 +33,7 @@ def write_location(conf: Conf, listener: Listener, route: Route, context: Contex
     conf.mark(route.path)
     kind, path = route.location
     with conf.block("location", *_MODIFIERS[kind], path):
-        _write_identity(conf, route)
+        _write_identity(conf, route, context)
         if _has_maintenance(route):
             with conf.block("if", f"($qnet_maintenance_{route.number})"):
                 conf.add("rewrite", "^", f"{INTERNAL}maintenance/{route.number}", "last")
@@ -67,12 +68,28 @@ def _write_snippet(conf: Conf, route: Route) -> None:
         conf.raw(snippet)
 
 
-def _write_identity(conf: Conf, route: Route) -> None:
-    conf.add("set", "$qnet_route", route.key)
-    if len(route.backends) < 2:  # none: an earlier route may have sent the request here (rewrite, then: search)
-        conf.add("set", "$qnet_backend", route.backends[0].upstream if route.backends else "")
-    if len(route.backends) == 1 and route.method != "least_connections":
-        conf.lua("log_by_lua_block", f'require("qnet.metrics").count("{route.key}|{route.backends[0].service}")')
+def _write_identity(conf: Conf, route: Route, context: Context) -> None:
+    """Variables that say which route it is; only for texts that use them, since each costs every request a little."""
+    if context.names_itself:
+        conf.add("set", "$qnet_route", route.key)
+        if len(route.backends) < 2:  # none: an earlier route may have sent the request here (rewrite, then: search)
+            conf.add("set", "$qnet_backend", route.backends[0].upstream if route.backends else "")
+
+
+def _write_log(conf: Conf, route: Route) -> None:
+    """How a request is counted and logged. What is known of it by its route stands in the text already."""
+    if route.method == "least_connections":
+        conf.lua("log_by_lua_block", f'qnet.done("{route.key}") qnet.log("{route.key}")')
+    elif len(route.backends) > 1:
+        conf.lua("log_by_lua_block", f'qnet.log("{route.key}")')
+    else:
+        service = route.backends[0].service if route.backends else ""
+        conf.lua("log_by_lua_block", f'qnet.count("{route.key}|{service}")')
+    conf.mark(f"{route.path}.access_log")
+    log = route.get("access_log", default={})
+    only = ["if=$qnet_is_error"] if log.get("only_errors") else []
+    where = [ACCESS_LOG[0], f"qnet_{route.number}", *ACCESS_LOG[1:], *only]
+    conf.flags("access_log", *(where if log.get("enabled", True) else ["off"]))
 
 
 def _has_maintenance(route: Route) -> bool:
@@ -137,14 +154,7 @@ def _write_client(conf: Conf, route: Route) -> None:
             conf.flags("gzip_vary", "on")
         if "proxied" in compression:
             conf.flags("gzip_proxied", "any" if compression["proxied"] else "off")
-    log = route.get("access_log", default={})
-    one = len(route.backends) == 1
-    if log or one:
-        conf.mark(f"{route.path}.access_log")
-        name = f"qnet_{route.number}" if log.get("format") or one else "qnet"
-        only = ["if=$qnet_is_error"] if log.get("only_errors") else []
-        where = [ACCESS_LOG[0], name, *ACCESS_LOG[1:], *only]
-        conf.flags("access_log", *(where if log.get("enabled", True) else ["off"]))
+    _write_log(conf, route)
 
 
 def _write_errors(conf: Conf, route: Route) -> None:
@@ -229,9 +239,9 @@ def _write_backends(conf: Conf, listener: Listener, route: Route, context: Conte
         conf.add("set", "$qnet_backend", f"$qnet_choice_{route.number}")
     _write_rewrites(conf, route)  # after every set: a rewrite that stops, stops those as well
     if _is_admitted(route, context):
-        conf.lua("access_by_lua_block", f'require("qnet.choose").admit("{route.key}")')
+        conf.lua("access_by_lua_block", f'qnet.admit("{route.key}")')
     if route.get("sticky"):
-        conf.lua("header_filter_by_lua_block", f'require("qnet.choose").stick("{route.key}")')
+        conf.lua("header_filter_by_lua_block", f'qnet.stick("{route.key}")')
     _write_request_headers(conf, listener, route, family)
     _write_proxy_options(conf, route, family, context)
     if family == "proxy":
@@ -394,6 +404,7 @@ def _write_helpers(conf: Conf, route: Route) -> None:
     if _has_maintenance(route):
         page = route.get("maintenance")
         with _internal(conf, f"{route.path}.maintenance", f"maintenance/{route.number}"):
+            _write_log(conf, route)
             if "retry_seconds" in page:
                 conf.add("add_header", "Retry-After", page["retry_seconds"], "always")
             conf.add("default_type", page.get("media_type", "text/html"))
@@ -401,10 +412,12 @@ def _write_helpers(conf: Conf, route: Route) -> None:
     for position, page in enumerate(route.get("error_pages", default=())):
         if "redirect" not in page:
             with _internal(conf, f"{route.path}.error_pages[{position}]", f"error/{route.number}/{position}"):
+                _write_log(conf, route)
                 conf.add("default_type", page.get("media_type", "text/html"))
                 conf.add("return", page.get("status", page["statuses"][0]), page.get("body", ""))
     if _says_none(route):
         with _internal(conf, route.path, f"none/{route.number}"):
+            _write_log(conf, route)
             conf.add("default_type", "text/plain")
             conf.add("return", 503, "no pod of this route can be asked\n")
     if asked := route.get("auth_request"):

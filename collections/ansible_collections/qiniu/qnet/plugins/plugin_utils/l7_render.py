@@ -16,13 +16,14 @@ from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Route, S
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_stream import write_stream
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
 
-_MODULES = (
-    "ndk_http_module",
-    "ngx_http_lua_module",
-    "ngx_http_headers_more_filter_module",
-    "ngx_http_brotli_filter_module",
-    "ngx_stream_module",
-)
+_MODULES = {
+    "ndk_http_module": "",
+    "ngx_http_lua_module": "",
+    "ngx_http_headers_more_filter_module": "more_",
+    "ngx_http_brotli_filter_module": "brotli",
+    "ngx_stream_module": "stream {",
+}
+"""Modules, and how their directives begin: each has a part in every answer, so one that nothing uses is left out."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Worker:
     lua_directory: str = "/opt/qnet/l7/lua"
     modules_directory: str = "/usr/lib/nginx/modules"
     error_level: str = "warn"
+    ipv6: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,13 @@ def render(
     addresses: Mapping[tuple[str, str], str],
     tenants: Mapping[str, str],
     worker: Worker,
+    services: Mapping[str, Values] | None = None,
 ) -> Rendered:
-    """Render one balancer. `addresses`: (service, name of its Service IP) to address; `tenants`: group to tenant."""
-    made = site(balancer, listeners, routes, addresses, tenants)
+    """Render one balancer. `addresses`: (service, name of its Service IP) to address; `tenants`: group to tenant.
+
+    `services`: group/service to what it says for l7.
+    """
+    made = site(balancer, listeners, routes, addresses, tenants, services, worker.ipv6)
     beside: dict[str, str] = {}
 
     def file(path: str) -> str:
@@ -68,7 +74,6 @@ def render(
 
     conf = Conf()
     context = Context(file, False)
-    _write_main(conf, worker)
     with conf.block("http"):
         _write_http_base(conf, made, worker)
         write_http(conf, made, context, addresses)
@@ -77,13 +82,16 @@ def render(
         with conf.block("stream"):
             write_stream(conf, made, context)
     ports = sorted({f"{'udp' if one.protocol == 'udp' else 'tcp'}/{one.port}" for one in made.listeners})
-    services = sorted({backend.service for route in made.routes if route.by_pods for backend in route.backends})
-    return Rendered({"nginx.conf": conf.text()}, beside, ports, services)
+    followed = sorted({backend.service for route in made.routes if route.by_pods for backend in route.backends})
+    return Rendered({"nginx.conf": _main(conf, worker).text() + conf.text()}, beside, ports, followed)
 
 
-def _write_main(conf: Conf, worker: Worker) -> None:
-    for module in _MODULES:
-        conf.add("load_module", f"{worker.modules_directory}/{module}.so")
+def _main(rest: Conf, worker: Worker) -> Conf:
+    """What stands before everything else."""
+    conf = Conf()
+    for module, begin in _MODULES.items():
+        if any(line.lstrip().startswith(begin) for line in rest.lines):
+            conf.add("load_module", f"{worker.modules_directory}/{module}.so")
     conf.flags("daemon", "off")
     conf.add("pid", f"{RUN}/nginx.pid")
     conf.add("error_log", "logs/error.log", worker.error_level)
@@ -92,6 +100,7 @@ def _write_main(conf: Conf, worker: Worker) -> None:
     conf.add("worker_rlimit_nofile", worker.connections * 2 + 64)
     with conf.block("events"):
         conf.add("worker_connections", worker.connections)
+    return conf
 
 
 def _write_http_base(conf: Conf, made: Site, worker: Worker) -> None:
@@ -99,10 +108,11 @@ def _write_http_base(conf: Conf, made: Site, worker: Worker) -> None:
     for name, size in (("pods", "16m"), ("metrics", "4m"), ("health", "2m")):
         conf.flags("lua_shared_dict", f"qnet_{name}", size)
     conf.flags("lua_socket_log_errors", "off")
-    conf.flags("uninitialized_variable_warn", "off")  # a request that is no HTTP has no route to log
-    conf.lua("init_by_lua_block", f'require("qnet.config").load([==[{_lua_config(made)}]==], "{RELEASE}")')
+    conf.flags("uninitialized_variable_warn", "off")  # a request that ends early has no pod to log
+    # Through a global of ours: `require` in every request costs more than what is called.
+    load = f'require("qnet.config").load([==[{_lua_config(made)}]==], "{RELEASE}")'
+    conf.lua("init_by_lua_block", f'{load} qnet = require("qnet.hooks")')
     conf.lua("init_worker_by_lua_block", 'require("qnet.worker").start()')
-    conf.lua("log_by_lua_block", 'require("qnet.metrics").log()')
     conf.add("include", "/etc/nginx/mime.types")
     conf.flags("default_type", "application/octet-stream")
     conf.flags("sendfile", "on")
@@ -124,7 +134,6 @@ def _write_control(conf: Conf) -> None:
         for variable in VARIABLES:  # known to the log's format also where no listener speaks HTTP
             conf.add("set", f"$qnet_{variable}", "")
         conf.flags("access_log", "off")
-        conf.lua("log_by_lua_block", "")
         conf.flags("client_max_body_size", "64m")
         conf.flags("client_body_buffer_size", "64m")
         with conf.block("location", "/"):
@@ -132,7 +141,6 @@ def _write_control(conf: Conf) -> None:
     with conf.block("server"):
         conf.add("listen", f"unix:{RUN}/metrics.sock")
         conf.flags("access_log", "off")
-        conf.lua("log_by_lua_block", "")
         with conf.block("location", "=", "/metrics"):
             conf.lua("content_by_lua_block", 'require("qnet.metrics").serve()')
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import fnmatch
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_shared
-from ansible_collections.qiniu.qnet.plugins.module_utils._l7_rules import method_of
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_rules import inherited, method_of
 
 Values = Mapping[str, Any]
 STREAM = ("tcp", "udp")
@@ -91,7 +92,7 @@ class Listener:
 
     @property
     def binds(self) -> list[str]:
-        """What it listens on: IPv6 as well when the balancer has such a Service IP."""
+        """What it listens on."""
         return [str(self.port), *([f"[::]:{self.port}"] if self.ipv6 else [])]
 
     @property
@@ -137,6 +138,12 @@ class Site:
         """All routes."""
         return [route for listener in self.listeners for route in listener.routes]
 
+    @property
+    def names_itself(self) -> bool:
+        """Whether a text of the inventory uses one of our variables, such as $qnet_route in a header."""
+        texts = json.dumps([listener.values for listener in self.listeners] + [route.values for route in self.routes])
+        return re.search(r"\$\{?qnet_", texts) is not None
+
 
 def site(
     balancer: str,
@@ -144,12 +151,16 @@ def site(
     routes: Sequence[Values],
     addresses: Mapping[tuple[str, str], str],
     tenants: Mapping[str, str],
+    services: Mapping[str, Values] | None = None,
+    ipv6: bool = True,
     prefixes: tuple[str, str] = ("qnet_l7_listeners", "qnet_l7_routes"),
 ) -> Site:
-    """The site of a balancer. `addresses`: (group/service, name of its Service IP) to address."""
+    """The site of a balancer. `addresses`: (group/service, name of its Service IP) to address.
+
+    `services`: group/service to what it says for l7; `ipv6`: whether it listens on IPv6 as well.
+    """
     made = []
     number = 0
-    ipv6 = any(service == balancer and ":" in address for (service, dummy), address in addresses.items())
     for position, values in enumerate(listeners):
         if values["balancer"] != balancer:
             continue
@@ -157,7 +168,8 @@ def site(
         for route_position, route in enumerate(routes):
             if route["listener"] == values["name"]:
                 number += 1
-                mine.append(_route(number, f"{prefixes[1]}[{route_position}]", route, values, addresses))
+                whole = {**inherited(values, route, services or {}), **route}
+                mine.append(_route(number, f"{prefixes[1]}[{route_position}]", whole, addresses))
         path = f"{prefixes[0]}[{position}]"
         made.append(
             Listener(position, path, values["name"], values["protocol"], values["port"], values, tuple(mine), ipv6)
@@ -165,11 +177,10 @@ def site(
     return Site(tuple(made), tenants)
 
 
-def _route(number: int, path: str, route: Values, listener: Values, addresses: Mapping[tuple[str, str], str]) -> Route:
-    inherited = {name: listener[name] for name in _l7_shared.SHARED if name in listener}
+def _route(number: int, path: str, route: Values, addresses: Mapping[tuple[str, str], str]) -> Route:
     backends = [
         Backend(
-            f"qnet.{listener['name']}.{route['name']}.{position}",
+            f"qnet.{route['listener']}.{route['name']}.{position}",
             entry["service"],
             entry["port"],
             address_of(entry, addresses),
@@ -178,7 +189,7 @@ def _route(number: int, path: str, route: Values, listener: Values, addresses: M
         )
         for position, entry in enumerate(route.get("backends", ()), 1)
     ]
-    return Route(number, path, listener["name"], route["name"], {**inherited, **route}, tuple(backends))
+    return Route(number, path, route["listener"], route["name"], route, tuple(backends))
 
 
 def address_of(entry: Values, addresses: Mapping[tuple[str, str], str]) -> str:

@@ -3,10 +3,19 @@
 
 from __future__ import annotations
 
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import endpoint, write_hashes, write_shares, write_tls
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import Context, tries_of
+from ansible_collections.qiniu.qnet.plugins.module_utils._l7_marks import RUN
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_http import (
+    endpoint,
+    write_hashes,
+    write_shares,
+    write_tls,
+    write_tls_options,
+)
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_location import ACCESS_LOG, Context, tries_of
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_site import Listener, Route, Site, Values
-from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf
+from ansible_collections.qiniu.qnet.plugins.plugin_utils.l7_text import Conf, quoted
+
+SESSIONS_LOG = "logs/sessions.log"
 
 _LOG = (
     '{"time":"$time_iso8601","listener":"$qnet_listener","route":"$qnet_route","tenant":"$qnet_tenant",'
@@ -20,7 +29,8 @@ def write_stream(conf: Conf, site: Site, context: Context) -> None:
     listeners = [listener for listener in site.listeners if listener.is_stream]
     write_hashes(conf, sum(len(listener.routes) for listener in listeners))
     conf.add("log_format", "qnet", "escape=json", _LOG)
-    conf.add("access_log", "logs/access.log", "qnet")
+    # A file of its own: the feeder reads it, and counts.
+    conf.flags("access_log", SESSIONS_LOG, "qnet", *ACCESS_LOG[1:])
     _write_names(conf, site, listeners)
     for listener in listeners:
         for route in listener.routes:
@@ -69,6 +79,9 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
     if limit := first.get("connection_limit"):
         key = limit.get("key", "$binary_remote_addr")
         conf.add("limit_conn_zone", key, f"zone=qnet_stream_{number}:4m")
+    certificates = listener.values.get("certificates", ())
+    if len(certificates) > 1:
+        _write_certificates(conf, listener, context)
     named = [route for route in listener.routes if route.get("hosts")]
     if named:
         with conf.block(
@@ -86,8 +99,13 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
         for bind in listener.binds:
             conf.flags("listen", bind, *words)
         conf.add("set", "$qnet_listener", listener.name)
-        if listener.tls:
-            write_tls(conf, listener, listener.values["certificates"][0], context)
+        if len(certificates) == 1:
+            write_tls(conf, listener, certificates[0], context)
+        elif certificates:
+            conf.mark(f"{listener.path}.certificates")
+            conf.add("ssl_certificate", f"$qnet_certificate_{number}")
+            conf.add("ssl_certificate_key", f"$qnet_key_{number}")
+            write_tls_options(conf, listener, context)
         elif named:
             conf.flags("ssl_preread", "on")
         for client in listener.values.get("real_client", {}).get("trusted", ()):
@@ -97,6 +115,34 @@ def _write_server(conf: Conf, listener: Listener, context: Context) -> None:
         conf.flags("proxy_next_upstream", "on" if tries_of(first) > 1 else "off")
         conf.mark(f"{first.path}.backends")
         conf.add("proxy_pass", "$qnet_backend")
+
+
+def _write_certificates(conf: Conf, listener: Listener, context: Context) -> None:
+    """Which certificate is shown for which name. Over http each has a server of its own; here there is one for all.
+
+    nginx looks at files with variables in their names when they are used. So that a wrong one is refused before it is
+    live, each pair is the certificate of a server that nobody connects to, too.
+    """
+    certificates = listener.values["certificates"]
+    conf.mark(f"{listener.path}.certificates")
+    for option in ("certificate", "key"):
+        with conf.block("map", "$ssl_server_name", f"$qnet_{option}_{listener.number}"):
+            conf.flags("hostnames")
+            conf.add("default", context.file(certificates[0][option]))
+            taken: set[str] = set()
+            for certificate in certificates:
+                for name in certificate.get("names", ()):
+                    if name not in taken:
+                        taken.add(name)
+                        conf.flags(f'"{name}"', quoted(context.file(certificate[option])))
+    for position, certificate in enumerate(certificates):
+        conf.mark(f"{listener.path}.certificates[{position}]")
+        with conf.block("server"):
+            conf.flags("listen", f"unix:{RUN}/certificate-{listener.number}-{position}.sock", "ssl")
+            conf.add("ssl_certificate", context.file(certificate["certificate"]))
+            conf.add("ssl_certificate_key", context.file(certificate["key"]))
+            conf.flags("access_log", "off")
+            conf.add("return", "")
 
 
 def _proxy_in(listener: Listener) -> bool:

@@ -128,10 +128,11 @@ CASES = [
                 "unhealthy_threshold": 3,
             },
             "drain_seconds": None,
+            "l7": {},
         },
-        change={"network": "two", "health_check": {}, "drain_seconds": 30},
+        change={"network": "two", "health_check": {}, "drain_seconds": 30, "l7": {"retries": {"tries": 3}}},
         same={"health_check": {}},
-        changed={"network": "two", "health_check": {}, "drain_seconds": 30},
+        changed={"network": "two", "health_check": {}, "drain_seconds": 30, "l7": {"retries": {"tries": 3}}},
         needs=("network", "two", "groups"),
     ),
     Case(
