@@ -4,9 +4,10 @@
 
 Both are the same nginx on this machine with one worker, in front of the same three backends (nginx, an answer of a few
 bytes), asked by wrk. Over Service IPs the peer opens a connection for each request, as ours does; among pods both keep
-connections. The peer writes nginx's usual access log, ours its JSON with service and pod, and counts its metrics.
-On a busy machine look at the requests for each second of the worker's own processor time: what others use does not
-count there.
+connections. The peer does what somebody would configure by hand for the same: the same JSON in a buffered access log,
+the same X-Forwarded headers, upgrades for WebSockets, as many tries. It does not follow pods, and counts nothing.
+The worker that is measured has the first processor, wrk and the backends have the last, so that rounds are alike. When
+those are the slower part, requests/s say little; the requests for each second of the worker's own time do.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from bench.report import Goal, Series, arguments, number, table  # noqa: E402
 from tests.l7.balancer import BALANCER, Balancer  # noqa: E402
 from tests.l7.conftest import free_port  # noqa: E402
 
+CPUS = sorted(os.sched_getaffinity(0))
+FIRST, ON_LAST = {CPUS[0]}, ("taskset", "--cpu-list", str(CPUS[-1]))
 NET = "127.77"
 PODS = {f"agents-{number}": f"{NET}.1.{number}" for number in (1, 2, 3)}
 SERVICE, SERVICE_IP = "fop/agents", f"{NET}.9.1"
@@ -43,24 +46,51 @@ http {{
   server {{ {listen} location / {{ return 200 "ok\\n"; }} }}
 }}
 """
+FIELDS = (
+    '"time":"$time_iso8601","listener":"web","route":"web/{path}","tenant":"files","service":"fop/agents","pod":"",'
+    '"client":"$remote_addr","method":"$request_method","host":"$host","uri":"$request_uri",'
+    '"protocol":"$server_protocol","status":$status,"bytes":$body_bytes_sent,"seconds":$request_time,'
+    '"upstream":"$upstream_addr","upstream_status":"$upstream_status","upstream_seconds":"$upstream_response_time",'
+    '"cache":"$upstream_cache_status","user_agent":"$http_user_agent"'
+)
+LOCATION = """
+    location /{path} {{
+      access_log {directory}/plain-access.log {path} buffer=64k flush=1s;
+      proxy_http_version 1.1; proxy_next_upstream error timeout; proxy_next_upstream_tries 2;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto http; proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Forwarded-Port {listen};
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_{path};
+      proxy_pass http://{path};
+    }}
+"""
 PLAIN = """
 worker_processes 1; daemon off; pid {directory}/plain.pid; error_log {directory}/plain-error.log;
 events {{ worker_connections 4096; }}
 http {{
-  access_log {directory}/plain-access.log; client_body_temp_path {directory}/p1; proxy_temp_path {directory}/p2;
+  {formats}
+  client_body_temp_path {directory}/p1; proxy_temp_path {directory}/p2;
   fastcgi_temp_path {directory}/p3; uwsgi_temp_path {directory}/p4; scgi_temp_path {directory}/p5;
   sendfile on; tcp_nopush on;
-  upstream once {{ server {service_ip}:{port}; }}
+  map $http_upgrade $connection_once {{ default upgrade; "" close; }}
+  map $http_upgrade $connection_kept {{ default upgrade; "" ""; }}
+  upstream once {{ server {service_ip}:{port}; server {service_ip}:{port}; }}
   upstream kept {{ {servers} keepalive 64; }}
   server {{
-    listen {listen};
-    proxy_http_version 1.1; proxy_set_header Host $http_host;
-    proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $remote_addr;
-    location /once {{ proxy_set_header Connection close; proxy_pass http://once; }}
-    location /kept {{ proxy_set_header Connection ""; proxy_pass http://kept; }}
+    listen {listen}; server_tokens off;
+    {locations}
   }}
 }}
 """
+
+
+def plain(told: dict[str, Any]) -> str:
+    """The configuration of the peer."""
+    paths = ("once", "kept")
+    formats = "".join(f"log_format {path} escape=json '{{{FIELDS.replace('{path}', path)}}}';" for path in paths)
+    locations = "".join(LOCATION.format(path=path, **told) for path in paths)
+    return PLAIN.format(formats=formats, locations=locations, **told)
 
 
 @dataclass(frozen=True)
@@ -81,7 +111,7 @@ class Contender:
 def nginx(directory: Path, name: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
     """An nginx with a configuration of its own, for the time of a block."""
     (directory / f"{name}.conf").write_text(text)
-    command = ["nginx", "-p", f"{directory}/", "-e", f"{name}.log", "-c", str(directory / f"{name}.conf")]
+    command = [*ON_LAST, "nginx", "-p", f"{directory}/", "-e", f"{name}.log", "-c", str(directory / f"{name}.conf")]
     process = subprocess.Popen(command)
     try:
         yield process
@@ -93,11 +123,11 @@ def nginx(directory: Path, name: str, text: str) -> Iterator[subprocess.Popen[by
 @contextlib.contextmanager
 def contenders(directory: Path) -> Iterator[list[Contender]]:
     """Plain nginx and the balancer in front of the same backends."""
-    port, plain, ours = free_port(), free_port(), free_port()
+    port, theirs, ours = free_port(), free_port(), free_port()
     addresses = [*PODS.values(), SERVICE_IP]
     listen = " ".join(f"listen {address}:{port};" for address in addresses)
     servers = " ".join(f"server {address}:{port};" for address in PODS.values())
-    told = {"directory": directory, "service_ip": SERVICE_IP, "port": port, "servers": servers, "listen": plain}
+    told = {"directory": directory, "service_ip": SERVICE_IP, "port": port, "servers": servers, "listen": theirs}
     balancer = Balancer(directory, {(SERVICE, "main"): SERVICE_IP}, {"fop": "files"})
     balancer.set_pods(SERVICE, PODS)
     backend = [{"service": SERVICE, "port": port}]
@@ -108,11 +138,13 @@ def contenders(directory: Path) -> Iterator[list[Contender]]:
     listener = {"name": "web", "balancer": BALANCER, "protocol": "http", "port": ours}
     with (
         nginx(directory, "backend", BACKENDS.format(directory=directory, listen=listen)),
-        nginx(directory, "plain", PLAIN.format(**told)) as peer,
+        nginx(directory, "plain", plain(told)) as peer,
     ):
         try:
             balancer.configure([listener], routes)
-            both = (("qnet", ours, worker_of(balancer.process.pid)), ("plain nginx", plain, worker_of(peer.pid)))
+            both = (("qnet", ours, worker_of(balancer.process.pid)), ("plain nginx", theirs, worker_of(peer.pid)))
+            for _, _, worker in both:
+                os.sched_setaffinity(worker, FIRST)
             yield [
                 Contender(f"{who}, {how}", f"http://127.0.0.1:{listen_port}/{path}", worker)
                 for path, how in (("once", "Service IP"), ("kept", "pods"))
@@ -134,7 +166,15 @@ def worker_of(master: int) -> int:
 
 def ask(contender: Contender, seconds: int, connections: int) -> tuple[float, float, float]:
     """Requests per second and the 99th percentile in ms, as wrk says; requests per second of processor time."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", contender.url]
+    command = [
+        *ON_LAST,
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        contender.url,
+    ]
     before = contender.cpu()
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:

@@ -76,6 +76,13 @@ class Fleet:
         children = yaml.safe_load(self.hosts_file.read_text())["all"]["children"]
         return {group: sorted(children[group]["hosts"]) for group in ("controllers", "switches")}
 
+    def address(self, host: str) -> str:
+        """The address of a host on the network that it is managed by."""
+        for group in yaml.safe_load(self.hosts_file.read_text())["all"]["children"].values():
+            if host in group["hosts"]:
+                return str(group["hosts"][host]["ansible_host"])
+        raise KeyError(host)
+
     def try_play(self, playbook: str, inventory: str | Path, *arguments: str, **variables: object) -> Play:
         """Run a playbook, or several named in one text, with `inventories/<inventory>` (or a path) on the lab."""
         command = [

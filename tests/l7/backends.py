@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from tests.l7.place import Loopback
 
 POD = web.AppKey("pod", str)
 LOG = web.AppKey("log", Counter[str])
@@ -114,30 +116,45 @@ def application(pod: str) -> web.Application:
 
 
 class Backends:
-    """Servers on addresses of the loopback, in a thread of their own."""
+    """Servers on the addresses of pods, in a thread of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Loopback) -> None:
+        self.place = place
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._running: dict[tuple[str, int], Callable[[], Coroutine[Any, Any, None]]] = {}
-        self.logs: dict[tuple[str, int], Counter[str]] = {}
+        self._logs: dict[tuple[str, int], Counter[str]] = {}
 
     def start(self, pod: str, address: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Serve HTTP as a pod."""
+        """Serve HTTP as a pod, or as each that is behind a Service IP."""
+        for one in self.place.behind(address):
+            self._start(pod, one, port, tls)
+
+    def asked(self, address: str, port: int, path: str) -> int:
+        """How often the server at an address (or those behind a Service IP) was asked for a path."""
+        return sum(self._logs[one, port][path] for one in self.place.behind(address))
+
+    def _start(self, pod: str, address: str, port: int, tls: ssl.SSLContext | None) -> None:
+        bound = self.place.listen(address, port)
 
         async def serve() -> None:
             app = application(pod)
             runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
             await runner.setup()
-            await web.TCPSite(runner, address, port, ssl_context=tls).start()
+            await web.SockSite(runner, bound, ssl_context=tls).start()
             self._running[address, port] = runner.cleanup
-            self.logs[address, port] = app[LOG]
+            self._logs[address, port] = app[LOG]
 
         self._wait(serve())
 
     def start_tcp(self, pod: str, address: str, port: int) -> None:
         """Serve lines over TCP: answers with the name of the pod and the line, prefixed by a PROXY line if one came."""
+        for one in self.place.behind(address):
+            self._start_tcp(pod, one, port)
+
+    def _start_tcp(self, pod: str, address: str, port: int) -> None:
+        bound = self.place.listen(address, port)
 
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while line := await reader.readline():
@@ -146,7 +163,7 @@ class Backends:
             writer.close()
 
         async def serve() -> None:
-            server = await asyncio.start_server(talk, address, port)
+            server = await asyncio.start_server(talk, sock=bound)
 
             async def stop() -> None:
                 server.close()
@@ -157,6 +174,11 @@ class Backends:
 
     def start_udp(self, pod: str, address: str, port: int) -> None:
         """Answer datagrams."""
+        for one in self.place.behind(address):
+            self._start_udp(pod, one, port)
+
+    def _start_udp(self, pod: str, address: str, port: int) -> None:
+        bound = self.place.listen(address, port, socket.SOCK_DGRAM)
 
         class Talk(asyncio.DatagramProtocol):
             def connection_made(self, transport: Any) -> None:
@@ -166,7 +188,7 @@ class Backends:
                 self.transport.sendto(f"{pod} ".encode() + data, client)
 
         async def serve() -> None:
-            transport, _ = await self._loop.create_datagram_endpoint(Talk, local_addr=(address, port))
+            transport, _ = await self._loop.create_datagram_endpoint(Talk, sock=bound)
 
             async def stop() -> None:
                 transport.close()
@@ -176,13 +198,14 @@ class Backends:
         self._wait(serve())
 
     def stop(self, address: str, port: int) -> None:
-        """The pod's process ends: connections are reset, new ones refused."""
-        self._wait(self._running.pop((address, port))())
+        """The pod's process ends (or those behind a Service IP): connections are reset, new ones refused."""
+        for one in self.place.behind(address):
+            self._wait(self._running.pop((one, port))())
 
     def close(self) -> None:
         """End all of them."""
         for place in list(self._running):
-            self.stop(*place)
+            self._wait(self._running.pop(place)())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 

@@ -59,6 +59,7 @@ class Balancer:
         self.tenants = tenants
         self.run = directory / "run"
         self.services: dict[str, dict[str, Any]] = {}
+        self.l7: dict[str, Values] = {}  # what services say of how they are asked
         self.releases = 0
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("run", "logs", "temp", "cache", "secrets"):
@@ -78,7 +79,7 @@ class Balancer:
     ) -> str:
         """Render, check and write the configuration; start nginx or reload it, and wait until it is live."""
         worker = {"processes": 1, "connections": 4096, "lua_directory": str(LUA), **worker}
-        rendered = render(BALANCER, listeners, routes, self.addresses, self.tenants, Worker(**worker))
+        rendered = render(BALANCER, listeners, routes, self.addresses, self.tenants, Worker(**worker), self.l7)
         for source, target in rendered.beside.items():
             (self.directory / target).write_text((files or {})[source])
         self.releases += 1
@@ -172,11 +173,11 @@ class Balancer:
         status, text = ask(self.run / "control.sock", "PUT", "/pods", json.dumps({"services": self.services}))
         assert status == 200, text
 
-    def log(self, wanted: int = 1) -> list[dict[str, Any]]:
-        """The lines of the access log as JSON, at least so many of them."""
+    def log(self, wanted: int = 1, name: str = "access") -> list[dict[str, Any]]:
+        """The lines of the access log (or of sessions over tcp and udp) as JSON, at least so many of them."""
         deadline = time.monotonic() + 10
         while True:
-            lines = (self.directory / "logs/access.log").read_text().splitlines()
+            lines = (self.directory / f"logs/{name}.log").read_text().splitlines()
             if len(lines) >= wanted or time.monotonic() > deadline:
                 return [json.loads(line) for line in lines]
             time.sleep(0.02)
@@ -184,6 +185,14 @@ class Balancer:
     def errors(self) -> str:
         """The error log."""
         return (self.directory / "logs/error.log").read_text()
+
+    def reopen_logs(self) -> None:
+        """As logrotate has it done."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def seen(self, path: Path) -> str:
+        """A path below `directory`, as nginx sees it."""
+        return str(path)
 
     def stop(self) -> None:
         """End nginx at once."""

@@ -18,8 +18,12 @@ from typing import Any
 import pytest
 from tests.l7.backends import Backends, said
 from tests.l7.balancer import BALANCER, Balancer
+from tests.l7.intent import Intent
+from tests.l7.lab import LISTEN, PORT, LabBalancer, LabPlace, lab_place
+from tests.l7.place import IN_LAB, NUMBERS, Loopback
 
 TENANTS = {"fop": "files", "edge": "platform", "audit": "files"}
+PODS = {"fop/image": 2, "fop/agents": 3, "audit/audit": 1}
 _NET = itertools.count(random.randrange(1, 200))
 
 
@@ -56,14 +60,35 @@ class Scene:
 
     balancer: Balancer
     backends: Backends
-    net: str
+    place: Loopback
     port: int
     listen: int
     files: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def server(self) -> str:
+        """Where clients find the balancer."""
+        return self.place.server
+
+    def client(self, number: int = 1) -> str:
+        """An address that requests may come from; without --interface it is 1."""
+        return self.place.client(number)
+
     def address(self, service: str, number: int) -> str:
         """The address of a pod: fop/image 1, …"""
-        return f"{self.net}.{ {'image': 1, 'agents': 2, 'audit': 3}[service.split('/')[1]] }.{number}"
+        return self.place.address(service, number)
+
+    def service_ip(self, service: str = "fop/image") -> str:
+        """The address of a service."""
+        return self.place.service_ip(service)
+
+    def over_network(self, service: str = "fop/image") -> set[str]:
+        """Who may answer when the network chooses."""
+        return self.place.over_network(service)
+
+    def asked(self, service: str, path: str) -> int:
+        """How often a service was asked for a path over its Service IP."""
+        return self.backends.asked(self.service_ip(service), self.port, path)
 
     def pods(self, service: str, number: int, start: bool = True, **more: Any) -> None:
         """Have a service with so many pods."""
@@ -99,7 +124,7 @@ class Scene:
         """Ask with curl, on a connection of its own."""
         url = f"{scheme}://{host}:{self.listen}{path}"
         command = ["curl", "--silent", "--show-error", "--include", "--max-time", "20", "--noproxy", "*", "--insecure"]
-        command += ["--path-as-is", "--resolve", f"{host}:{self.listen}:127.0.0.1", *arguments, url]
+        command += ["--path-as-is", "--resolve", f"{host}:{self.listen}:{self.server}", *arguments, url]
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         if done.returncode:
             raise ConnectionError(done.stderr.decode())
@@ -127,18 +152,18 @@ def make_scene(net: str) -> Iterator[Scene]:
 
     Their addresses are in `net`, the first two parts of an address, which has to be local.
     """
-    port = free_port()
-    sips = {"fop/image": f"{net}.9.1", "fop/agents": f"{net}.9.2", "audit/audit": f"{net}.9.3"}
+    place, port = Loopback(net), free_port()
+    sips = {service: place.service_ip(service) for service in NUMBERS}
     # Sockets have short names; the usual temporary directories may not.
     directory = Path(tempfile.mkdtemp(prefix="qnet-l7-"))
     directory.chmod(0o755)  # when root runs the tests, nginx's workers are somebody else
-    backends = Backends()
+    backends = Backends(place)
     balancer = Balancer(directory, {(service, "main"): address for service, address in sips.items()}, TENANTS)
-    made = Scene(balancer, backends, net, port, free_port())
+    made = Scene(balancer, backends, place, port, free_port())
     try:
         for service, address in sips.items():
             backends.start(f"{service.split('/')[1]}-network", address, port)
-        for service, number in (("fop/image", 2), ("fop/agents", 3), ("audit/audit", 1)):
+        for service, number in PODS.items():
             made.pods(service, number)
         yield made
     finally:
@@ -147,11 +172,38 @@ def make_scene(net: str) -> Iterator[Scene]:
         shutil.rmtree(directory)
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    """A scene on the loopback; needs no root."""
-    with make_scene(f"127.{next(_NET) % 200 + 20}") as made:
+@pytest.fixture(scope="session")
+def lab() -> Iterator[tuple[LabPlace, Intent]]:
+    """The lab with the inventory of these tests, and a way to its intent database."""
+    with lab_place() as found:
+        yield found
+
+
+@contextmanager
+def make_lab_scene(place: LabPlace, intent: Intent) -> Iterator[Scene]:
+    """The same services in the lab."""
+    backends = Backends(place)
+    balancer = LabBalancer(place, intent, TENANTS)
+    made = Scene(balancer, backends, place, PORT, LISTEN)
+    try:
+        balancer.reset()
+        for service, number in PODS.items():
+            made.pods(service, number)
         yield made
+    finally:
+        balancer.stop()
+        backends.close()
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A scene on the loopback, which needs no root; or in the lab."""
+    if IN_LAB:
+        with make_lab_scene(*request.getfixturevalue("lab")) as made:
+            yield made
+    else:
+        with make_scene(f"127.{next(_NET) % 200 + 20}") as made:
+            yield made
 
 
 def pods_that_answer(scene: Scene, number: int, *arguments: str, path: str = "/") -> list[str]:

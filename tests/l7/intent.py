@@ -9,7 +9,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from tests.l7.balancer import ROOT, Balancer
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _ovsdb, _plan
-from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase, start_database
+from ansible_collections.qiniu.qnet.tests.conftest import start_database
 
 FEEDER = ROOT / "roles/l7_balancer/files/qnet_l7_feed.py"
 SERVICE = "fop/agents"
@@ -47,33 +47,37 @@ def own_network() -> Iterator[None]:
 Wish = tuple[str, Fields]
 
 
-def _apply(remote: str, wishes: tuple[Wish, ...], gone: Mapping[str, Fields]) -> float:
+def _apply(remote: str, wishes: Sequence[Wish], gone: Sequence[Wish]) -> tuple[float, int]:
     planned = [time.time()]
 
     def planner(have: _model.State) -> _plan.Plan:
         draft = _plan.Draft(have)
         for kind, fields in wishes:
             draft.put(kind, fields)
-        for kind, fields in gone.items():
+        for kind, fields in gone:
             draft.remove(kind, fields)
         plan = draft.plan()
         planned.append(time.time())
         return plan
 
-    _ovsdb.converge(_ovsdb.Connection((remote,)), planner, False)
-    return planned[-1]
+    outcome = _ovsdb.converge(_ovsdb.Connection((remote,)), planner, False)
+    return planned[-1], outcome.generation
 
 
 class Intent:
     """The database, written as the modules write it: in a process of its own, since theirs uses select()."""
 
-    def __init__(self, database: IntentDatabase) -> None:
-        self.remote = database.remote
+    def __init__(self, remote: str) -> None:
+        self.remote = remote
         self._writer = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
     def apply(self, *wishes: Wish, gone: Mapping[str, Fields] | None = None) -> float:
         """Put objects and remove others (kind to fields) in one transaction; when it was about to be sent."""
-        return self._writer.submit(_apply, self.remote, wishes, gone or {}).result(60)
+        return self._writer.submit(_apply, self.remote, wishes, list((gone or {}).items())).result(60)[0]
+
+    def change(self, wishes: Sequence[Wish], gone: Sequence[Wish]) -> int:
+        """Put objects and remove others in one transaction; the generation of the intent after it."""
+        return self._writer.submit(_apply, self.remote, wishes, gone).result(60)[1]
 
     def close(self) -> None:
         """End the writer."""
@@ -106,7 +110,7 @@ def intent_database(directory: Path) -> Iterator[Intent]:
     directory.mkdir(exist_ok=True)
     server = contextmanager(start_database)
     with server(directory) as database:
-        intent = Intent(database)
+        intent = Intent(database.remote)
         try:
             yield intent
         finally:

@@ -14,6 +14,7 @@ from tests.l7.balancer import BALANCER
 from tests.l7.conftest import Scene, make_scene, pods_that_answer
 from tests.l7.covers import covers
 from tests.l7.intent import SUBNET, own_network
+from tests.l7.place import loopback_only
 
 
 def by_pods(scene: Scene, method: str = "round_robin", **more: Any) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def test_least_connections_avoids_busy_pods(scene: Scene) -> None:
     scene.configure(by_pods(scene, "least_connections"))
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(scene.get, "/slow/3") for _ in range(2)]
-        busy = [f"{scene.net}.2.{number}" for number in (1, 2, 3)]
+        busy = [scene.address("fop/agents", number) for number in (1, 2, 3)]
         deadline = time.monotonic() + 10
-        while sum(scene.backends.logs[address, scene.port]["/slow/3"] for address in busy) < 0 or not all(
+        while sum(scene.backends.asked(address, scene.port, "/slow/3") for address in busy) < 0 or not all(
             future.running() for future in slow
         ):
             assert time.monotonic() < deadline
@@ -51,10 +52,20 @@ def test_least_connections_avoids_busy_pods(scene: Scene) -> None:
 
 
 @covers("route.balance.method")
+def test_a_request_that_ends_with_an_error_page_leaves_its_pod_no_busier(scene: Scene) -> None:
+    page = {"statuses": [500], "body": "sorry"}
+    scene.pods("fop/agents", 2, start=False)
+    scene.configure(by_pods(scene, "least_connections", error_pages=[page], intercept_errors=True))
+    for _ in range(3):
+        assert scene.get("/status/500").body == "sorry"
+    assert set(pods_that_answer(scene, 6)) == {"agents-1", "agents-2"}
+
+
+@covers("route.balance.method")
 def test_a_client_keeps_its_pod(scene: Scene) -> None:
     scene.configure(by_pods(scene, "client_hash"))
     of_client = {
-        f"127.0.0.{number}": {scene.get("/", "--interface", f"127.0.0.{number}").pod for _ in range(3)}
+        scene.client(number): {scene.get("/", "--interface", scene.client(number)).pod for _ in range(3)}
         for number in range(1, 13)
     }
     assert all(len(pods) == 1 for pods in of_client.values())
@@ -198,7 +209,7 @@ def test_retries_on_what_a_backend_answers(scene: Scene) -> None:
 
     def asked() -> int:
         addresses = [scene.address("fop/agents", number) for number in (1, 2, 3)]
-        return sum(scene.backends.logs[address, scene.port]["/status/503"] for address in addresses)
+        return sum(scene.backends.asked(address, scene.port, "/status/503") for address in addresses)
 
     assert scene.get("/status/503").status == 503
     assert asked() == 3
@@ -215,7 +226,7 @@ def test_a_retry_over_the_service_ip(scene: Scene) -> None:
     """The network may choose another pod for the second try; here the Service IP fails once and then answers."""
     scene.configure(scene.route(retries={"tries": 2, "conditions": ["http_502"]}))
     scene.get("/status/502")
-    assert scene.backends.logs[f"{scene.net}.9.1", scene.port]["/status/502"] == 2
+    assert scene.asked("fop/image", "/status/502") == 2
 
 
 @covers(
@@ -289,6 +300,7 @@ def test_the_access_log_names_service_pod_and_tenant(scene: Scene) -> None:
     assert (line["status"], line["uri"], line["method"]) == (200, "/logged?x=1", "GET")
 
 
+@loopback_only
 @covers("listener.port", "route.balance.method", "route.health_check.kind")
 def test_a_balancer_with_an_ipv6_service_ip_listens_there_and_reaches_pods_without_ipv4() -> None:
     with own_network(), make_scene(SUBNET) as scene:

@@ -56,8 +56,9 @@ def test_addresses_are_let_in_or_not(scene: Scene) -> None:
     def status_from(address: str) -> int:
         return scene.get("/", "--interface", address).status
 
-    scene.configure(scene.route(access=[{"deny": "127.0.0.2"}, {"allow": "127.0.0.0/24"}, {"deny": "all"}]))
-    assert [status_from(address) for address in ("127.0.0.1", "127.0.0.2", "127.0.1.1")] == [200, 403, 403]
+    first, second, stranger = scene.client(1), scene.client(2), scene.client(20)
+    scene.configure(scene.route(access=[{"deny": second}, {"allow": scene.place.clients}, {"deny": "all"}]))
+    assert [status_from(address) for address in (first, second, stranger)] == [200, 403, 403]
 
 
 def hashed(password: str) -> str:
@@ -92,7 +93,7 @@ def test_a_service_is_asked_whether_a_request_may_pass(scene: Scene) -> None:
     }
     scene.configure(scene.route(auth_request=ask))
     assert scene.get("/a?b").status == 401
-    assert scene.backends.logs[f"{scene.net}.9.3", scene.port]["/a?b"] == 1  # it is told what was asked for
+    assert scene.asked("audit/audit", "/a?b") == 1  # it is told what was asked for
     answer = scene.get("/a", "--header", "Authorization: Bearer good", "--header", "X-User: eve")
     assert answer.said["headers"]["x-user"] == "ann"
 
@@ -100,11 +101,12 @@ def test_a_service_is_asked_whether_a_request_may_pass(scene: Scene) -> None:
 @covers("route.satisfy")
 def test_an_address_or_a_password_is_enough(scene: Scene) -> None:
     scene.files["users"] = f"ann:{hashed('secret')}\n"
-    both: dict[str, Any] = {"access": [{"allow": "127.0.0.2"}, {"deny": "all"}], "basic_auth": {"users_file": "users"}}
+    access = [{"allow": scene.client(2)}, {"deny": "all"}]
+    both: dict[str, Any] = {"access": access, "basic_auth": {"users_file": "users"}}
     for satisfy, wanted in (("any", [200, 200, 401]), ("all", [401, 403, 403])):
         scene.configure(scene.route(satisfy=satisfy, **both))
         statuses = [
-            scene.get("/", "--interface", "127.0.0.2").status,
+            scene.get("/", "--interface", scene.client(2)).status,
             scene.get("/", "--user", "ann:secret").status,
             scene.get("/").status,
         ]
@@ -113,21 +115,21 @@ def test_an_address_or_a_password_is_enough(scene: Scene) -> None:
 
 @covers("listener.real_client.trusted", "listener.real_client.header", "listener.real_client.recursive")
 def test_the_clients_address_is_believed_from_trusted_proxies_only(scene: Scene) -> None:
-    real = {"trusted": ["127.0.0.1", "192.0.2.0/24"], "header": "X-Client", "recursive": True}
+    real = {"trusted": [scene.client(1), "192.0.2.0/24"], "header": "X-Client", "recursive": True}
     scene.configure(scene.route(), listener={"real_client": real})
     told = ("--header", "X-Client: 198.51.100.7, 192.0.2.9")
     assert scene.get("/", *told).said["headers"]["x-real-ip"] == "198.51.100.7"
-    assert scene.get("/", "--interface", "127.0.0.5", *told).said["headers"]["x-real-ip"] == "127.0.0.5"
+    other = scene.client(5)
+    assert scene.get("/", "--interface", other, *told).said["headers"]["x-real-ip"] == other
 
 
 @covers("listener.proxy_protocol", "listener.real_client.trusted")
 def test_the_proxy_protocol_from_clients(scene: Scene) -> None:
-    scene.configure(scene.route(), listener={"proxy_protocol": True, "real_client": {"trusted": ["127.0.0.1"]}})
+    scene.configure(scene.route(), listener={"proxy_protocol": True, "real_client": {"trusted": [scene.client(1)]}})
     assert scene.get("/", "--haproxy-protocol").status == 200
     line = "PROXY TCP4 198.51.100.7 192.0.2.1 4711 80\\r\\n"
-    ask = (
-        f"exec 3<>/dev/tcp/127.0.0.1/{scene.listen}; printf '{line}GET / HTTP/1.0\\r\\n\\r\\n' >&3; timeout 10 cat <&3"
-    )
+    there = f"/dev/tcp/{scene.server}/{scene.listen}"
+    ask = f"exec 3<>{there}; printf '{line}GET / HTTP/1.0\\r\\n\\r\\n' >&3; timeout 10 cat <&3"
     assert '"x-real-ip": "198.51.100.7"' in subprocess.run(["bash", "-c", ask], capture_output=True, text=True).stdout
 
 
@@ -149,7 +151,7 @@ def test_connections_of_clients(scene: Scene) -> None:
         "underscores": True,
     }
     scene.configure(scene.route(), listener={"client_connections": connections})
-    url = f"http://127.0.0.1:{scene.listen}/"
+    url = f"http://{scene.server}:{scene.listen}/"
     command = ["curl", "-s", "--noproxy", "*", "-o", "/dev/null", "-w", "%{num_connects}", url]
     for more in (url, url, url):
         command += ["-o", "/dev/null", more]
@@ -157,7 +159,7 @@ def test_connections_of_clients(scene: Scene) -> None:
     assert scene.get("/", "--header", "x_y: 1").said["headers"]["x_y"] == "1"
     assert scene.get("/", "--header", "X-Long: " + "x" * 1900).status == 200
     assert scene.get("/", "--header", "X-Long: " + "x" * 2100).status == 400
-    slow = f"exec 3<>/dev/tcp/127.0.0.1/{scene.listen}; printf 'GET / HTTP/1.1\\r\\n' >&3; timeout 15 cat <&3"
+    slow = f"exec 3<>/dev/tcp/{scene.server}/{scene.listen}; printf 'GET / HTTP/1.1\\r\\n' >&3; timeout 15 cat <&3"
     done = subprocess.run(["bash", "-c", slow], capture_output=True, text=True, check=False)
     assert (done.returncode, "200 OK" in done.stdout) == (0, False)
 

@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
 from tests.l7.conftest import Scene
 from tests.l7.covers import covers
+from tests.l7.intent import FEEDER
+from tests.l7.test_protocols import line, stream
 
 
 @covers("route.access_log.format", "route.access_log.only_errors", "route.access_log.enabled")
@@ -17,7 +25,7 @@ def test_the_format_of_the_access_log(scene: Scene) -> None:
     for path in ("/fine", "/none", "/status/500"):
         scene.get(path)
     scene.configure()  # the old worker has written its last line
-    assert log.read_text().splitlines() == ['127.0.0.1 "GET /status/500 HTTP/1.1" 500']
+    assert log.read_text().splitlines() == [f'{scene.client(1)} "GET /status/500 HTTP/1.1" 500']
 
 
 @covers("route.access_log.enabled")
@@ -53,6 +61,50 @@ def test_metrics_count_what_each_pod_was_handed_until_it_is_gone(scene: Scene) -
     assert {title % 1, title % 2} <= set(lines)
     scene.pods("fop/image", 1, start=False)
     assert "image-2" not in scene.balancer.metrics()
+
+
+@covers("listener.protocol")
+def test_sessions_over_tcp_are_counted_by_name_also_when_the_log_is_rotated(scene: Scene) -> None:
+    address = scene.service_ip()
+    scene.backends.stop(address, scene.port)
+    scene.backends.start_tcp("image", address, scene.port)
+    stream(scene, "tcp", {"backends": [scene.backend()]})
+    log = scene.balancer.directory / "logs/sessions.log"
+    sessions = load_feeder().Sessions(log)
+    labels = '{listener="raw",route="r0",service="fop/image",tenant="files",status="200"}'
+
+    def counted() -> int:
+        found = re.search(rf"(?m)^qnet_l7_sessions_total{re.escape(labels)} (\d+)$", sessions.metrics())
+        return int(found[1]) if found else 0
+
+    assert counted() == 0
+    for number in (2, 4):
+        for _ in range(2):
+            assert line(scene, "hello") == "image hello"
+        wait_until(counted, number)
+        log.rename(log.with_suffix(".old"))
+        scene.balancer.reopen_logs()
+    sent, received = 2 * 2 * len("image hello\n"), 2 * 2 * len("hello\n")
+    assert f"qnet_l7_session_sent_bytes_total{labels} {sent}" in sessions.metrics()
+    assert f"qnet_l7_session_received_bytes_total{labels} {received}" in sessions.metrics()
+
+
+def load_feeder() -> Any:
+    """The role's feeder as a module."""
+    spec = importlib.util.spec_from_file_location("qnet_l7_feed", FEEDER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def wait_until(count: Callable[[], int], wanted: int) -> None:
+    """Until so many are counted, at most 20 s."""
+    deadline = time.monotonic() + 20
+    while (found := count()) != wanted:
+        assert time.monotonic() < deadline, f"{found} are counted, not {wanted}"
+        time.sleep(0.05)
 
 
 @covers("route.error_pages")

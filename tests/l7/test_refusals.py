@@ -130,8 +130,6 @@ def test_what_would_be_passed_over_in_silence_over_tcp_is_refused() -> None:
     assert places(timeouts={"read_seconds": 1}) == [("timeouts", "read_seconds")]
     assert places(connection_limit={"most": 1, "status": 503}) == [("connection_limit", "status")]
     assert places(session={"udp_answers": 1}) == [("session", "udp_answers")]
-    two = {**tcp, "certificates": [{"certificate": "a", "key": "a"}, {"certificate": "b", "key": "b"}]}
-    assert [fault[0] for fault in _l7_rules.listener_faults(two)] == [("certificates",)]
 
 
 def test_routes_that_share_connections_cannot_differ_in_who_may_connect() -> None:

@@ -29,7 +29,7 @@ def handshake(scene: Scene, name: str | None, context: ssl.SSLContext | None = N
     if context is None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", scene.listen), 10), server_hostname=name)
+    return context.wrap_socket(socket.create_connection((scene.server, scene.listen), 10), server_hostname=name)
 
 
 def shown_name(scene: Scene, name: str | None) -> str:
@@ -127,8 +127,8 @@ def test_backends_are_asked_over_tls_and_have_to_prove_who_they_are(
     context.load_cert_chain(tmp_path / "inner.pem")
     context.load_verify_locations(tmp_path / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED
-    scene.backends.stop(f"{scene.net}.9.1", scene.port)
-    scene.backends.start("image-tls", f"{scene.net}.9.1", scene.port, tls=context)
+    scene.backends.stop(scene.service_ip(), scene.port)
+    scene.backends.start("image-tls", scene.service_ip(), scene.port, tls=context)
     scene.files["ca.pem"] = authority.certificate
     scene.files["own.pem"], scene.files["own.key"] = authority.issue("balancer.example.org")
     tls = {"verify": True, "ca": "ca.pem", "name": "inner.example.org", "certificate": "own.pem", "key": "own.key"}
