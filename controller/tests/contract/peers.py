@@ -61,8 +61,9 @@ class Owner:
     def packet_in(self, session: Session, packet: PacketIn) -> None:
         self._note("packet_in", packet)
 
-    def shed(self, session: Session) -> None:
-        self._note("shed")
+    def shed(self, session: Session, packets: int) -> None:
+        for _ in range(packets):
+            self._note("shed")
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         self._note("flow_removed", removed)

@@ -230,7 +230,7 @@ def test_every_action_is_what_open_vswitch_says_it_is(switch: Vswitch, authority
 def test_a_flow_carries_its_timeouts_and_says_when_it_goes(switch: Vswitch, authority: Authority) -> None:
     async def test(session: Session, owner: Owner) -> None:
         flow = a_flow(match(IP, (f.VNI, 9)), idle_timeout=1, hard_timeout=300, notify=True, cookie=0xABC)
-        session.send([AddFlow(flow)])
+        session.send((AddFlow(flow),))
         await session.barrier()
         (line,) = switch.flows()
         assert "idle_timeout=1, hard_timeout=300, send_flow_rem" in line
@@ -335,7 +335,7 @@ def test_commands_keep_their_order_across_bundles(switch: Vswitch, authority: Au
             if turn % 3:
                 ends.append(session.commit([flow]))
             else:
-                session.send([flow])
+                session.send((flow,))
         await asyncio.gather(*ends)
         await session.barrier()
         assert [flow.cookie for flow in (await dump(session)).flows] == [40]
@@ -357,7 +357,7 @@ def test_a_dump_shows_every_command_given_before_it(switch: Vswitch, authority: 
 def test_a_refused_single_command_is_named(switch: Vswitch, authority: Authority) -> None:
     async def test(session: Session, owner: Owner) -> None:
         command = AddFlow(a_flow(match((f.TCP_DST, 80))))
-        session.send([command])
+        session.send((command,))
         error, culprit = await owner.wait("refused")
         assert culprit is command
         assert "BAD_MATCH" in str(error)
@@ -373,7 +373,7 @@ def test_a_packet_out_meets_the_flows_sent_before_it(switch: Vswitch, authority:
     async def test(session: Session, owner: Owner) -> None:
         up = a_flow(match(IP, (f.VNI, 100), (f.ORIGIN, 1)), (ToController(),), table=Table.LOCATION)
         again: Actions = (Set(f.VNI, 100), Set(f.ORIGIN, 1), Set(f.SOURCE_ZONE, 7), Resubmit(Table.LOCATION))
-        session.send([AddFlow(up)], PacketOut(FRAME, 1, again))
+        session.send((AddFlow(up),), PacketOut(FRAME, 1, again))
         packet = await owner.wait("packet_in")
         assert packet.table == Table.LOCATION
         assert packet.data == FRAME
@@ -386,7 +386,7 @@ def test_a_zone_is_flushed(switch: Vswitch, authority: Authority) -> None:
     async def test(session: Session, owner: Owner) -> None:
         for zone in (7, 8):
             flow = AddFlow(a_flow(match(IP, (f.SOURCE_ZONE, zone)), (Ct(zone, commit=True),)))
-            session.send([flow], PacketOut(FRAME, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
+            session.send((flow,), PacketOut(FRAME, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
         await session.barrier()
         assert set(re.findall(r"zone=(\d)", switch.appctl("dpctl/dump-conntrack"))) == {"7", "8"}
         assert await refusals(session, FlushZone(7)) == []
@@ -415,9 +415,9 @@ def test_one_connection_is_forgotten_and_no_other(switch: Vswitch, authority: Au
         frames = [FRAME, *(udp_frame(sport, dport) for sport in (1000, 1001) for dport in (53, 54))]
         for zone in (7, 8):
             flow = AddFlow(a_flow(match(IP, (f.SOURCE_ZONE, zone)), (Ct(zone, commit=True),)))
-            session.send([flow])
+            session.send((flow,))
             for frame in frames:
-                session.send([], PacketOut(frame, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
+                session.send((), PacketOut(frame, 1, (Set(f.SOURCE_ZONE, zone), Resubmit(Table.PLAN))))
         await session.barrier()
         want = known()
         assert len(want) == 10
@@ -469,7 +469,7 @@ def test_the_newest_generation_is_master_and_the_other_is_told(switch: Vswitch, 
             assert told.role == Roles.SLAVE
             assert await refusals(one, AddFlow(a_flow(match(IP)))) != []
             assert await refusals(two, AddFlow(a_flow(match(IP), (ToController(),)))) == []
-            two.send([], PacketOut(FRAME, 1, (Resubmit(Table.PLAN),)))
+            two.send((), PacketOut(FRAME, 1, (Resubmit(Table.PLAN),)))
             await second.owner.wait("packet_in")
             await one.barrier()
             assert first.owner.count("packet_in") == 0, "a slave was asked"

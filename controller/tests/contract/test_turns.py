@@ -94,7 +94,7 @@ def test_a_switch_that_says_more_than_is_heard_waits_and_loses_nothing(authority
 
 def test_what_is_above_the_share_of_a_switch_is_shed_and_another_has_its_own(authority: Authority) -> None:
     async def run() -> None:
-        async with scene(authority, Limits(packet_rate=0.001, packet_burst=10)) as on:
+        async with scene(authority, Limits(packet_rate=0.001, packet_burst=10, packet_trickle=0)) as on:
             noisy, quiet = await on.switch(1), await on.switch(2)
             noisy.send(packet_in(1) * 50)
             await on.owner.wait("shed", 40)
@@ -103,5 +103,20 @@ def test_what_is_above_the_share_of_a_switch_is_shed_and_another_has_its_own(aut
             await on.owner.wait("packet_in", 20)
             noisy.send(message(2, b"still there?", 9))
             assert (await noisy.read(3))[8:] == b"still there?"
+
+    asyncio.run(run())
+
+
+def test_ports_of_a_switch_above_its_share_are_heard_in_turn(authority: Authority) -> None:
+    async def run() -> None:
+        async with scene(authority, Limits(packet_rate=0.001, packet_burst=10, packet_trickle=1e6)) as on:
+            noisy = await on.switch(1)
+            noisy.send(packet_in(1) * 10)
+            await on.owner.wait("packet_in", 10)
+            noisy.send(packet_in(1) * 50 + packet_in(2))
+            await on.owner.wait("packet_in", 12)
+            ports = [what.fields["in_port"] for event, what in on.owner.heard if event == "packet_in"]
+            assert ports == [1] * 10 + [1, 2]
+            await on.owner.wait("shed", 49)
 
     asyncio.run(run())

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +14,25 @@ from qnet_controller.decide.decide import Origin
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
 from qnet_controller.openflow import oxm, reading, wire
+from qnet_controller.openflow.codec import SwitchError
+from qnet_controller.openflow.outbox import Outbox
 from qnet_controller.pipeline.demands import Settings
 from qnet_controller.pipeline.fields import IN_PORT, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI
-from qnet_controller.pipeline.messages import AddFlow, Command, Installed, PacketIn, PacketOut, match
+from qnet_controller.pipeline.messages import (
+    AddFlow,
+    Command,
+    Commands,
+    Installed,
+    PacketIn,
+    PacketOut,
+    PutGroup,
+    match,
+)
 from qnet_controller.pipeline.program import SwitchProgram
 from qnet_controller.pipeline.tables import Table
 
 SWITCHES, GROUPS, PODS = (1, 2), 3, 9
+LOOP = asyncio.new_event_loop()
 
 
 def address(number: int) -> bytes:
@@ -52,12 +65,46 @@ def asked(pod: int, target: int) -> bytes:
     return wire.message(10, head + matched + bytes(2) + frame, 0)
 
 
+class Said:
+    """A connection that keeps what is sent, by type and body."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def next_xid(self) -> int:
+        return 1
+
+    def write(self, data: bytes) -> None:
+        self.heard += data
+
+    def write_barrier(self, data: bytes, passed: Callable[[], None]) -> None:
+        raise AssertionError("answers are no bundles")
+
+    def messages(self) -> list[tuple[int, bytes]]:
+        found, at = [], 0
+        while at < len(self.heard):
+            length = int.from_bytes(self.heard[at + 2 : at + 4], "big")
+            found.append((self.heard[at + 1], self.heard[at + 8 : at + length]))
+            at += length
+        return found
+
+
+def quickly(commands: Commands) -> list[tuple[int, bytes]]:
+    """The messages of commands as the hot path sends them."""
+    line = Said()
+    Outbox(line, LOOP).send(commands)
+    return line.messages()
+
+
 def slowly(command: Command) -> Iterator[tuple[int, bytes]]:
     """A command encoded from a copy that nothing is known about."""
+    wire.encode_action.cache_clear()
     if isinstance(command, AddFlow):
-        wire.encode_action.cache_clear()
         command = AddFlow(dataclasses.replace(command.flow))
         assert not command.flow.encoded
+    elif isinstance(command, PutGroup):
+        command = PutGroup(dataclasses.replace(command.group), command.exists)
+        assert not command.group.encoded
     yield from wire.encode_command(command)
 
 
@@ -101,7 +148,7 @@ def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: in
         own, slow = without[switch]
         own._changed()
         answer, expected = with_memory[switch].packet_in(packet, 0.0), slow.packet_in(packet, 0.0)
-        said = sorted(body for command in answer.commands for body in wire.encode_command(command))
+        said = sorted(quickly(answer.commands))
         assert said == sorted(body for command in expected.commands for body in slowly(command))
         if answer.packet_out is not None and expected.packet_out is not None:
             assert wire.encode_packet_out(answer.packet_out, 1) == packet_out_slowly(expected.packet_out)
@@ -109,3 +156,21 @@ def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: in
     for number in SWITCHES:
         assert with_memory[number].flows == without[number][1].flows
         assert with_memory[number].groups == without[number][1].groups
+
+
+def test_an_error_finds_the_command_that_it_is_about() -> None:
+    program = SwitchProgram(model(), 1, Settings())
+    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    line = Said()
+    outbox = Outbox(line, LOOP)
+    answers = [program.packet_in(reading.packet_in(asked(0, target)), 0.0) for target in (3, 6, 200)]
+    for answer in answers:
+        outbox.send(answer.commands, answer.packet_out)
+    for command in (command for answer in answers for command in answer.commands):
+        ((kind, body),) = wire.encode_command(command)
+        data = wire.message(kind, body, wire.SAID_AGAIN)[:64]
+        found = outbox.command_of(SwitchError(wire.SAID_AGAIN, "", "", data))
+        assert found is not None
+        assert next(iter(wire.encode_command(found)))[1][:56] == body[:56]
+    assert outbox.command_of(SwitchError(wire.SAID_AGAIN, "", "", bytes(64))) is None
+    assert outbox.command_of(SwitchError(wire.SAID_AGAIN, "", "", b"")) is None

@@ -461,9 +461,9 @@ class Controller:
             return
         self._packets.decide(switch, program, packet, began)
 
-    def shed(self, session: Session) -> None:
-        """A packet has been left unread: the switch sends more of them than its share."""
-        self.metrics.packet_in_dropped.labels("above its switch's share").inc()
+    def shed(self, session: Session, packets: int) -> None:
+        """Packets have been left unread: the switch sends more of them than its share."""
+        self.metrics.packet_in_dropped.labels("above its switch's share").inc(packets)
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended by itself or was deleted behind our back."""

@@ -146,7 +146,7 @@ class Health:
         self._metrics.health_checks.labels("well" if result.well else "failed").inc()
         location = self._model.location(check.pod)
         if location is not None and location.passing != check.passing:
-            check.session.send([SetPassing(location.port, check.hardware, check.passing)])
+            check.session.send((SetPassing(location.port, check.hardware, check.passing),))
 
     def status(self, key: str) -> dict[str, Any]:
         """What is known of a pod's health: `health` is None without a check; `check` only at its switch's master."""

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from .events import Limits
 
 _MOST_REMEMBERED = 4096
+ARREARS_SECONDS = 0.25
+"""For how long a switch stays in arrears at least once it sends nothing more."""
+TRICKLE_BURST = 4.0
+PORT_SECONDS = 0.05
+"""How often one port of a switch in arrears is heard at most."""
 
 
 @dataclass(slots=True)
@@ -64,23 +69,49 @@ class Doorkeeper:
 
 
 class Share:
-    """So many per second after a burst (a token bucket); times are seconds of any clock that does not go back."""
+    """How many packets one switch may ask about: so many per second after a burst.
 
-    __slots__ = ("_at", "_burst", "_left", "_rate")
+    A switch that sends more is in arrears until it has sent less for a while. What it asks meanwhile is answered as far
+    as a trickle goes, its ports in turn: others shall notice nothing, and of its own pods those that ask little are
+    heard. Times are seconds of any clock that does not go back.
+    """
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst = rate, burst
+    __slots__ = ("_at", "_burst", "_left", "_rate", "_served", "_trickle", "_trickle_left")
+
+    def __init__(self, rate: float, burst: float, trickle: float, now: float) -> None:
+        self._rate, self._burst, self._trickle = rate, burst, trickle
         self._left, self._at = burst, now
+        self._trickle_left = 0.0
+        self._served: dict[bytes, float] = {}
 
     def take(self, now: float) -> bool:
-        """Whether one more is within the share."""
+        """Whether one more is within the share; what is not counts all the same."""
+        self._pass(now)
+        self._left -= 1.0
+        if self._left >= 0.0:
+            return True
+        self._left = max(self._left, -self._rate * ARREARS_SECONDS)
+        return False
+
+    def trickles(self) -> bool:
+        """Whether one more that is above the share may be heard now, if its port has not been heard lately."""
+        return self._trickle_left >= 1.0
+
+    def take_trickle(self, port: bytes) -> bool:
+        """Hear one more of this port."""
+        if self._at - self._served.get(port, -PORT_SECONDS) < PORT_SECONDS:
+            return False
+        if len(self._served) >= _MOST_REMEMBERED:
+            self._served.clear()
+        self._served[port] = self._at
+        self._trickle_left -= 1.0
+        return True
+
+    def _pass(self, now: float) -> None:
         if now > self._at:
             self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+            self._trickle_left = min(TRICKLE_BURST, self._trickle_left + (now - self._at) * self._trickle)
             self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 def _host(address: str) -> str:

@@ -19,8 +19,8 @@ class Limits:
 
     `max_handshakes` counts connections whose TLS handshake is not complete. `penalty`: for how long the address of a
     peer that broke the protocol is turned away; it doubles while that goes on. `packet_rate`: packets that one switch
-    may ask about in a second, after a burst; those above are shed unread, so that no switch takes all of the CPU. The
-    meters of its pods and its tunnel port are there to keep it far below.
+    may ask about in a second, after a burst; those above are shed unread but for a `packet_trickle`, so that no switch
+    takes the CPU from others. The meters of its pods and its tunnel port are there to keep it far below.
     """
 
     handshake: float = 10.0
@@ -34,7 +34,8 @@ class Limits:
     max_handshakes: int = 512
     max_handshakes_per_address: int = 128
     packet_rate: float = 4000.0
-    packet_burst: float = 4000.0
+    packet_burst: float = 1000.0
+    packet_trickle: float = 250.0
     penalty: float = 1.0
     longest_penalty: float = 16.0
     max_multipart: int = 256 << 20
@@ -85,8 +86,8 @@ class Events(Protocol):
     def packet_in(self, session: Session, packet: PacketIn) -> None:
         """A packet asks for a decision."""
 
-    def shed(self, session: Session) -> None:
-        """A packet has been left unread: the switch sends more of them than its share."""
+    def shed(self, session: Session, packets: int) -> None:
+        """So many packets have been left unread: the switch sends more of them than its share."""
 
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended."""

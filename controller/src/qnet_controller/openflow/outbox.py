@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..pipeline.messages import AddMeter, Command, DeleteMeter, FlushConnection, FlushZone, PacketOut
+from ..pipeline.messages import (
+    AddFlow,
+    AddMeter,
+    Command,
+    Commands,
+    DeleteMeter,
+    FlushConnection,
+    FlushZone,
+    PacketOut,
+    PutGroup,
+)
 from . import wire
 from .codec import SwitchError
 from .events import CommitFailed
 
-_XIDS = 0xFFFFFFFF
-_REMEMBERED = 4096
+_BUNDLES = 0xFFFFFFFF
+_REMEMBERED = 1024
 _AFTERWARDS = (DeleteMeter, FlushZone, FlushConnection)
 
 
@@ -59,6 +69,7 @@ class Outbox:
         self._staging: _Commit | None = None
         self._backlog: deque[bytes | _Commit] = deque()
         self._recent: dict[int, Command] = {}
+        self._said: deque[Commands] = deque(maxlen=_REMEMBERED)
 
     @property
     def backlog(self) -> int:
@@ -77,9 +88,12 @@ class Outbox:
         commit.failures.append((command, error))
         return True
 
-    def command_of(self, xid: int) -> Command | None:
-        """The single command that was sent with `xid`, if it was lately."""
-        return self._recent.get(xid)
+    def command_of(self, error: SwitchError) -> Command | None:
+        """The single command that an error is about, if it was sent lately."""
+        if error.xid != wire.SAID_AGAIN:
+            return self._recent.get(error.xid)
+        found = (command for commands in reversed(self._said) for command in commands)
+        return next((command for command in found if _begins(command, error.data)), None)
 
     def fail(self, error: Exception) -> None:
         """The connection is gone: nothing that waits will be done."""
@@ -87,19 +101,24 @@ class Outbox:
             self._over(commit, error)
         self._backlog.clear()
 
-    def send(self, commands: Iterable[Command], packet: PacketOut | None = None) -> int:
-        """Send commands one by one, in order, then `packet`; errors come as `refused`. Returns the message count."""
+    def send(self, commands: Commands, packet: PacketOut | None = None) -> None:
+        """Send commands one by one, in order, then `packet`; errors come as `refused`."""
         out: list[bytes] = []
         for command in commands:
-            for kind, body in wire.encode_command(command):
-                xid = self._line.next_xid()
-                self._remember(xid, command)
-                out.append(wire.message(kind, body, xid))
+            if isinstance(command, AddFlow):
+                out.append(wire.flow_message(command.flow))
+            elif isinstance(command, PutGroup) and not command.exists:
+                out += wire.group_messages(command.group)
+            else:
+                for kind, body in wire.encode_command(command):
+                    xid = self._line.next_xid()
+                    self._remember(xid, command)
+                    out.append(wire.message(kind, body, xid))
         if packet is not None:
             out.append(wire.encode_packet_out(packet, self._line.next_xid()))
         if out:
+            self._said.append(commands)
             self.emit(b"".join(out))
-        return len(out)
 
     def _remember(self, xid: int, command: Command) -> None:
         self._recent[xid] = command
@@ -143,7 +162,7 @@ class Outbox:
         if not bundled:
             self._finish(commit, out)
             return
-        self._bundle = commit.bundle = self._bundle % _XIDS + 1
+        self._bundle = commit.bundle = self._bundle % _BUNDLES + 1
         out.append(wire.bundle_control(commit.bundle, wire.BUNDLE_OPEN, self._xid_of(commit, None)))
         for command in bundled:
             for kind, body in wire.encode_command(command):
@@ -192,3 +211,13 @@ class Outbox:
             commit.future.set_result(None)
         else:
             commit.future.set_exception(error)
+
+
+def _begins(command: Command, data: bytes) -> bool:
+    """Whether a command that is kept as bytes begins like this; a switch repeats the first 64 bytes at least."""
+    kept: tuple[bytes, ...] = ()
+    if isinstance(command, AddFlow):
+        kept = (command.flow.encoded,)
+    elif isinstance(command, PutGroup):
+        kept = command.group.encoded
+    return bool(data) and any(one.startswith(data) for one in kept)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, cast
 
-from ..pipeline.messages import Command, InstalledFlow, PacketOut, Port, Traffic
-from . import codec, guard, reading
+from ..pipeline.messages import Command, Commands, InstalledFlow, PacketOut, Port, Traffic
+from . import codec, guard, reading, wire
 from .codec import Role, Roles
 from .doorkeeper import Doorkeeper, Share
 from .events import Dump, Events, Limits, Refused, SessionClosed
@@ -26,7 +26,8 @@ from .stream import Stream
 LOG = logging.getLogger(__name__)
 
 _MULTIPART = Struct("!HH")
-_XIDS = 0xFFFFFFFF
+_XIDS = wire.SAID_AGAIN - 1
+PACKET_IN_MATCH, PORT_IN_MATCH = 24, 12  # where the match begins, and how far it goes with its first field, the port
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class Session(Stream):
         self.silent = False  # dropped for saying nothing: nothing is known of the switch but that
         self._paused = False
         self._negotiated = False
-        self._share = Share(limits.packet_rate, limits.packet_burst, self._heard)
+        self._share = Share(limits.packet_rate, limits.packet_burst, limits.packet_trickle, self._heard)
         self._timers: list[asyncio.TimerHandle] = []
         self._xid = 0
         self._monitors = self._monitored = False
@@ -220,10 +221,19 @@ class Session(Stream):
         xid = int.from_bytes(message[4:8], "big")
         self.write(codec.echo_reply(message[8:], xid))
 
+    def _skips(self, data: bytearray, offset: int, length: int) -> bool:
+        if data[offset + 1] != Type.PACKET_IN or self._share.take(self._heard):
+            return False
+        if not self._share.trickles():
+            return True
+        matched = offset + PACKET_IN_MATCH
+        port = bytes(data[matched : min(matched + PORT_IN_MATCH, offset + length)])
+        return not self._share.take_trickle(port)
+
+    def _skipped(self, messages: int) -> None:
+        self._deliver("shed", messages)
+
     def _on_packet_in(self, message: bytes) -> None:
-        if not self._share.take(self._heard):
-            self._deliver("shed")
-            return
         self._deliver("packet_in", reading.packet_in(message))
 
     def _on_flow_removed(self, message: bytes) -> None:
@@ -282,7 +292,7 @@ class Session(Stream):
             request.failed(Refused(error))
             return
         if not self._outbox.refused(error):
-            self._deliver("refused", error, self._outbox.command_of(error.xid))
+            self._deliver("refused", error, self._outbox.command_of(error))
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -432,9 +442,9 @@ class Session(Stream):
         if not isinstance(error, SessionClosed):
             self._violated(f"refuses a barrier: {error}")
 
-    def send(self, commands: Iterable[Command], packet: PacketOut | None = None) -> int:
-        """Send commands one by one, in order, then `packet`; errors come as `refused`. Returns the message count."""
-        return self._outbox.send(commands, packet)
+    def send(self, commands: Commands, packet: PacketOut | None = None) -> None:
+        """Send commands one by one, in order, then `packet`; errors come as `refused`."""
+        self._outbox.send(commands, packet)
 
     def commit(self, commands: Iterable[Command]) -> asyncio.Future[None]:
         """Send commands as one atomic, ordered bundle; new meters go before it, meters that end and flushes after it.

@@ -45,6 +45,13 @@ class Stream(asyncio.Protocol):
         """Take one message that has passed the guard."""
         raise NotImplementedError
 
+    def _skips(self, data: bytearray, offset: int, length: int) -> bool:
+        """Whether the message there is left unread, not even looked at by the guard."""
+        return False
+
+    def _skipped(self, messages: int) -> None:
+        """So many messages of a turn have been left unread."""
+
     def _violated(self, reason: str) -> None:
         """The peer has broken the protocol: drop it."""
         raise NotImplementedError
@@ -81,7 +88,7 @@ class Stream(asyncio.Protocol):
 
     def _hear(self) -> bool:
         """Handle the messages of one turn; tells whether there are more."""
-        data, offset, heard, until = self._input, 0, 0, perf_counter() + TURN_SECONDS
+        data, offset, heard, skipped, until = self._input, 0, 0, 0, perf_counter() + TURN_SECONDS
         try:
             while len(data) - offset >= guard.HEADER_SIZE and not self.closing:
                 version, kind, length, _ = guard.HEADER.unpack_from(data, offset)
@@ -90,13 +97,19 @@ class Stream(asyncio.Protocol):
                     return False
                 if heard and (heard == TURN or perf_counter() > until):
                     return True
+                heard += 1
+                if self._skips(data, offset, length):
+                    skipped += 1
+                    offset += length
+                    continue
                 message = bytes(data[offset : offset + length])
                 offset += length
-                heard += 1
                 guard.check(kind, message)
                 self._handle(kind, message)
         finally:
             del data[:offset]
+            if skipped:
+                self._skipped(skipped)
         return False
 
     # -- output ----------------------------------------------------------------------------------------------------

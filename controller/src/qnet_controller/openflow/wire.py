@@ -47,6 +47,8 @@ from ..pipeline.messages import (
 from . import oxm
 
 VERSION = 6
+SAID_AGAIN = 0xFFFFFFFF
+"""The transaction id of messages that are kept as bytes and sent to many switches, many times."""
 NICIRA = 0x00002320
 NO_BUFFER = 0xFFFFFFFF
 ANY = 0xFFFFFFFF
@@ -223,14 +225,25 @@ def encode_instructions(actions: Actions) -> bytes:
 
 
 def _add_flow(command: AddFlow) -> tuple[tuple[int, bytes]]:
-    return ((FLOW_MOD, encode_flow(command.flow)),)
+    flow = command.flow
+    return ((FLOW_MOD, flow.encoded[8:] or _encode_flow(flow)),)
 
 
-def encode_flow(flow: Flow) -> bytes:
-    """The flow-mod that adds a flow, without header; encoded once."""
-    if not flow.encoded:
-        flow.encoded.append(_encode_flow(flow))
-    return flow.encoded[0]
+def flow_message(flow: Flow) -> bytes:
+    """The whole flow-mod that adds a flow, with the transaction id SAID_AGAIN; encoded once."""
+    encoded = flow.encoded
+    if not encoded:
+        encoded = message(FLOW_MOD, _encode_flow(flow), SAID_AGAIN)
+        object.__setattr__(flow, "encoded", encoded)
+    return encoded
+
+
+def group_messages(group: Group) -> tuple[bytes, ...]:
+    """The whole group-mods that add a group, with the transaction id SAID_AGAIN; encoded once."""
+    if not group.encoded:
+        adding = _put_group(PutGroup(group, exists=False))
+        object.__setattr__(group, "encoded", tuple(message(kind, body, SAID_AGAIN) for kind, body in adding))
+    return group.encoded
 
 
 def _encode_flow(flow: Flow) -> bytes:

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from ..decide import outside
-from ..decide.decide import Kind, Origin, Question, Verdict, addresses, backends, decide, decide_outside, home_of
-from ..model.model import HOSTS, REFUSED, Model
-from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
+from ..decide.decide import Origin, Question, Verdict, decide, decide_outside, home_of
+from ..model.model import HOSTS, REFUSED
+from ..model.objects import Address, Network, Pod, ServiceIP
 from ..model.passages import Passage
-from .answers import LATER, answer_flows, grant_number, rule_order
+from .answers import LATER, grant_number, rule_order
 from .arrivals import Arrival, arrival_program
-from .balance import spread
 from .family import family, number
 from .fields import (
-    CT_NEW,
     GRANT,
     IN_PORT,
     IP_PROTO,
@@ -36,32 +33,24 @@ from .fields import (
     VNI,
     Bits,
     Field,
-    whole,
 )
-from .frame import TUNNEL_PORT_NAME, network_flows, state
 from .messages import (
-    Bucket,
     Feature,
     Flow,
     Goto,
-    Group,
-    Output,
     Set,
-    UseGroup,
     flow,
     match,
-    object_hash,
 )
-from .outside import OUTSIDE_PORT_NAME, answers_from_outside
+from .parts import Parts
+from .parts import Settings as Settings
 from .quarantine import Quarantine, quarantine_program
 from .scopes import Scope, scope_program
-from .service import backend, bucket, hairpin
 from .tables import Table
 from .wanted import Part as Part
 from .wanted import Program as Program
 
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
-_GROUP_IDS = 0x7FFFFFFF
 
 
 WHOLE = -1
@@ -96,33 +85,8 @@ Demand = Pair | Source | Target | Arrival | Scope | Quarantine
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Times in seconds; rates in packets per second to the controller, per pod and for the tunnel port."""
-
-    idle_timeout_seconds: int = 300
-    drop_timeout_seconds: int = 30
-    pod_rate: int = 300
-    pod_burst: int = 300
-    tunnel_rate: int = 3000
-    tunnel_burst: int = 3000
-    warm_start: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Compiler:
-    """Turns demands into programs for one switch."""
-
-    model: Model
-    datapath_id: int
-    settings: Settings
-
-    def tunnel_port(self) -> int | None:
-        """The number of the switch's tunnel port."""
-        return self.model.port_number(self.datapath_id, TUNNEL_PORT_NAME)
-
-    def way_out(self) -> int | None:
-        """The number of the port to the host's own kernel, if it has one."""
-        return self.model.port_number(self.datapath_id, OUTSIDE_PORT_NAME)
+class Compiler(Parts):
+    """Turns demands, and the parts that they need, into programs for one switch."""
 
     def program(self, demand: Demand, now: float) -> Program | None:
         """The program for `demand`, or None when nothing of it makes sense any more."""
@@ -207,40 +171,6 @@ class Compiler:
             return self.model.passages.between(network.name, home_of(self.model, owner))
         return self.model.passages.of_space(network.name)
 
-    def part(self, part: Part) -> Program:
-        """What a part consists of; it may be empty for a while, until those that need it have been compiled anew."""
-        if part.what == "answers":
-            program = Program()
-            program.add(*answer_flows(*part.key))
-            return program
-        if part.what == "network":
-            return self._network(*part.key)
-        if part.what == "outside":
-            return self._outside(*part.key)
-        name, address = part.key
-        program = Program(depends={("address", (name, address)), ("network", name)})
-        network, owner = self.model.spaces.get(name), self.model.owner.get((name, address))
-        if network is not None and part.what == "service" and isinstance(owner, ServiceIP):
-            self._service(program, network, owner)
-        elif network is not None and part.what == "presence" and isinstance(owner, Pod):
-            program.add(*self._presence(network, owner, address))
-        return program
-
-    def _network(self, name: str) -> Program:
-        program = Program(depends={("network", name), HOSTS})
-        network, host = self.model.networks.get(name), self.model.host_by_datapath.get(self.datapath_id)
-        if network is not None:
-            kernel = host is not None and host.datapath_kind == "system"
-            program.add(*network_flows(network, self.model.passages.into(name), kernel))
-        return program
-
-    def _outside(self, name: str) -> Program:
-        program = Program(depends={("egress", name)})
-        group = self.model.groups.get(name)
-        if group is not None:
-            program.add(*answers_from_outside(group))
-        return program
-
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
         asked = match(*_asked(pair))
         # A block outside has no address of the overlay in it; where the two meet all the same, the address decides.
@@ -273,124 +203,6 @@ class Compiler:
             # Without ports of its own. The next ct() holds it until the first one is there, which has shown its port.
             later = match(*_asked(pair), LATER)
             yield flow(Table.PORTS, 100, later, then, Feature.PORTS, verdict.because)
-
-    # -- Service IPs -------------------------------------------------------------------------------------------
-
-    def _service(self, program: Program, network: Network, target: ServiceIP) -> None:
-        everywhere = self.model.recall((network.name, target.address), lambda: self._balanced(network, target))
-        program.flows.update(everywhere.flows)
-        program.groups.update(everywhere.groups)
-        program.needs |= everywhere.needs
-        program.depends.add(("backends", target.service))
-        for key in sorted(self.model.pods_of.get(target.service, ())):
-            pod = self.model.pods[key]
-            location = self.model.location(pod)
-            if (
-                pod.network == network.name
-                and home_of(self.model, target) == network.name
-                and location is not None
-                and location.datapath_id == self.datapath_id
-            ):
-                turn = ("hairpin", network.name, target.address, key, location.port)
-                program.add(*self.model.recall(turn, partial(self._hairpin, pod, location, network, target)))
-
-    @staticmethod
-    def _hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> tuple[Flow, ...]:
-        return tuple(hairpin(pod, location, network, target))
-
-    def _balanced(self, network: Network, target: ServiceIP) -> Program:
-        """What balances connections to a Service IP, the same on every switch."""
-        program = Program()
-        owner = f"service_ip {target.key}"
-        groups = self._select_groups(target, owner)
-        group = groups[-1]
-        program.groups |= {item.id: item for item in groups}
-        ip = family(target.address)
-        called = (ip.target, number(target.address))
-        asked = match((VNI, network.vni), (KIND, Kind.SERVICE), ip.term, called, state(CT_NEW))
-        program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
-        home = home_of(self.model, target)
-        through = self.model.passages.between(network.name, home)
-        space = through.calls if through and home != network.name else network
-        # Not only pods in rotation: connections that were balanced earlier go on.
-        for key in sorted(self.model.pods_of.get(target.service, ())):
-            pod = self.model.pods[key]
-            goes_on = pod.network == home and not self.model.drained(pod)
-            for packed in addresses(pod, target.address) if goes_on else ():
-                program.add(*backend(network, target, packed, space))
-                program.needs.add(Part("presence", (space.name, packed)))
-        return program
-
-    def _select_groups(self, target: ServiceIP, owner: str) -> list[Group]:
-        """The group that balances; before it those of its parts, when it is a large one."""
-        chosen = backends(self.model, target)
-        weights = [(address, pod.weight) for pod in chosen for address in addresses(pod, target.address)]
-        declared = (self.model.pods[key].weight for key in self.model.pods_of.get(target.service, ()))
-        shared = spread(weights, declared, by_client=target.affinity == "client")
-        whole_group = object_hash(owner) & _GROUP_IDS
-        if len(shared.parts) == 1:
-            return [Group(whole_group, tuple(map(bucket, shared.shares)), shared.hashed)]
-        numbers = [object_hash(f"{owner} part {index}") & _GROUP_IDS for index in range(len(shared.parts))]
-        parts = zip(numbers, shared.parts, strict=True)
-        over_parts = tuple(Bucket(part, 1, (UseGroup(part),)) for part in numbers)
-        return [
-            *(Group(part, tuple(map(bucket, shares)), shared.hashed) for part, shares in parts),
-            Group(whole_group, over_parts, shared.hashed),
-        ]
-
-    # -- where pods are ----------------------------------------------------------------------------------------
-
-    def _presence(self, network: Network, pod: Pod, address: Address) -> tuple[Flow, ...]:
-        """The way to a pod on another host, and the way back from it."""
-        location = self.model.location(pod)
-        port = self.tunnel_port()
-        if location is None or location.datapath_id == self.datapath_id or port is None:
-            return ()
-        host = self.model.host_by_datapath.get(location.datapath_id)
-        vtep = self._vtep(host) if host else None
-        if host is None or vtep is None:
-            return ()
-        way = (self.settings, port, vtep, network.name, address)
-        return self.model.recall(way, lambda: tuple(self._ways(port, host, vtep, network, pod, address)))
-
-    def _ways(
-        self, port: int, host: Host, vtep: Address, network: Network, pod: Pod, address: Address
-    ) -> Iterator[Flow]:
-        ip, outer = family(address), family(vtep)
-        yield flow(
-            Table.LOCATION,
-            100,
-            match((VNI, network.vni), (ORIGIN, Origin.POD), ip.term, (ip.target, number(address))),
-            (Set(whole(outer.tunnel_target), number(vtep)), Set(whole(TUN_ID), network.vni), Output(port)),
-            Feature.LOCATION,
-            f"pod {pod.key}",
-            idle=self.settings.idle_timeout_seconds,
-            notify=True,
-        )
-        for source in host.vteps:
-            yield from self._identity(port, source, self.model.passages.reverse(network), pod, address)
-
-    def _vtep(self, host: Host) -> Address | None:
-        """The first of a host's VTEP addresses in a family that this host has one in too."""
-        here = self.model.host_by_datapath.get(self.datapath_id)
-        ours = {family(vtep) for vtep in here.vteps} if here else set()
-        return next((vtep for vtep in host.vteps if family(vtep) in ours), None)
-
-    def _identity(self, port: int, vtep: Address, network: Network, pod: Pod, address: Address) -> Iterator[Flow]:
-        group = self.model.groups.get(pod.group)
-        if group is None:
-            return
-        ip, outer = family(address), (family(vtep).tunnel_source, number(vtep))
-        yield flow(
-            Table.ADMISSION,
-            200,
-            match((IN_PORT, port), outer, (TUN_ID, network.vni), ip.term, (ip.source, number(address))),
-            (Set(VNI, network.vni), Set(SOURCE_GROUP, group.number), Set(ORIGIN, Origin.TUNNEL), Goto(Table.PLAN)),
-            Feature.IDENTITY,
-            f"pod {pod.key}",
-            idle=self.settings.idle_timeout_seconds,
-            notify=True,
-        )
 
     def source_of(self, vtep: Address, vni: int, address: Address) -> Source:
         """The demand for a packet from the tunnel: as wide as what is wrong with it."""
@@ -464,7 +276,7 @@ class Compiler:
         if location is not None and location.datapath_id == self.datapath_id:
             return None
         if isinstance(pod, Pod):
-            for item in self._presence(network, pod, target.address):
+            for item in self.part(Part("presence", (network.name, target.address))).flows.values():
                 program.add(item)
                 if item.table is Table.LOCATION:
                     program.root = item.key

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from .messages import Flow, FlowKey
 
@@ -12,19 +12,27 @@ _Owner = TypeVar("_Owner", bound=Hashable)
 
 
 class Entry(Generic[_Owner]):
-    """One flow entry of a switch: `holders` want it, the last one says how; `have` is what the switch was told."""
+    """One flow entry of a switch: `owners` want it, the last one says how; `have` is what the switch was told.
+
+    There are millions of them, nearly all with one owner, so `holders` has owners and what they want in turn.
+    """
 
     __slots__ = ("have", "holders", "key")
 
     def __init__(self, key: FlowKey) -> None:
         self.key = key
-        self.holders: list[tuple[_Owner, Flow]] = []
+        self.holders: tuple[_Owner | Flow, ...] = ()
         self.have: Flow | None = None
+
+    @property
+    def owners(self) -> tuple[_Owner, ...]:
+        """Who wants it."""
+        return cast(tuple[_Owner, ...], self.holders[::2])
 
     @property
     def wanted(self) -> Flow | None:
         """The flow that should be there."""
-        return self.holders[-1][1] if self.holders else None
+        return cast(Flow, self.holders[-1]) if self.holders else None
 
 
 class Holdings(Generic[_Owner]):
@@ -57,7 +65,7 @@ class Holdings(Generic[_Owner]):
             found = entries.get(key)
             if found is None:
                 found = entries[key] = Entry(key)
-            found.holders.append((owner, flow))
+            found.holders += (owner, flow)
             changed.add(found)
 
     def release(self, owner: _Owner, keys: Iterable[FlowKey], changed: set[Entry[_Owner]]) -> None:
@@ -65,7 +73,8 @@ class Holdings(Generic[_Owner]):
         for key in keys:
             found = self._entries.get(key)
             if found is not None:
-                found.holders = [holder for holder in found.holders if holder[0] != owner]
+                pairs = zip(found.owners, found.holders[1::2], strict=True)
+                found.holders = tuple(item for pair in pairs if pair[0] != owner for item in pair)
                 changed.add(found)
 
     def copy(self) -> Holdings[_Owner]:
@@ -73,7 +82,7 @@ class Holdings(Generic[_Owner]):
         twin: Holdings[_Owner] = Holdings()
         for key, entry in self._entries.items():
             found = twin.entry(key)
-            found.holders, found.have = list(entry.holders), entry.have
+            found.holders, found.have = entry.holders, entry.have
         return twin
 
     def drop(self, entry: Entry[_Owner]) -> None:

@@ -47,7 +47,18 @@ def match(*terms: tuple[Field | Bits, int] | tuple[Field | Bits, int, int]) -> M
             merged[name] = (name, old_value | value, old_mask | mask)
         else:
             merged[name] = (name, int(value), mask)
-    return tuple(sorted(merged.values()))
+    return tuple(sorted(map(_shared, merged.values())))
+
+
+_SHARED_TERMS = 1 << 16
+_terms: dict[tuple[str, int, int], tuple[str, int, int]] = {}
+
+
+def _shared(term: tuple[str, int, int]) -> tuple[str, int, int]:
+    """The same tuple for the same term: most of the terms of many flows are alike, and there are many flows."""
+    if len(_terms) >= _SHARED_TERMS:
+        _terms.clear()
+    return _terms.setdefault(term, term)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +229,7 @@ class Flow:
     idle_timeout: int = 0
     hard_timeout: int = 0
     notify: bool = False
-    encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
     """Kept by `openflow.wire`: the same flow is sent to many switches."""
 
     @property
@@ -264,6 +275,8 @@ class Group:
     id: int
     buckets: tuple[Bucket, ...]
     hashed: tuple[Field, ...] = ()
+    encoded: tuple[bytes, ...] = field(default=(), init=False, repr=False, compare=False)
+    """Kept by `openflow.wire`, as with flows."""
 
     @property
     def has_parts(self) -> bool:

@@ -139,7 +139,7 @@ class SwitchProgram:
         # Groups carry no cookie: those wanted are written again, which connections already balanced do not notice.
         self._groups = {number: Group(number, ()) for number in installed.groups}
         stale_groups = [number for number in self._groups if number not in self._wanted_groups]
-        stale_meters = installed.meters - self._wanted_meters().keys()
+        stale_meters = installed.meters.difference(self._wanted_meters())
         self._meters = {number: meter for number, meter in self._wanted_meters().items() if number in installed.meters}
         commands = self._difference(set(self._holdings), set(self._wanted_groups) | set(stale_groups))
         return (*(DeleteMeter(number) for number in sorted(stale_meters)), *foreign, *commands)
@@ -227,7 +227,7 @@ class SwitchProgram:
             entry.have = None
             gone.append(entry)
             if removed.reason in (RemovalReason.IDLE_TIMEOUT, RemovalReason.HARD_TIMEOUT):
-                for owner, _ in entry.holders:
+                for owner in entry.owners:
                     if self._programs[owner].root == removed.key:
                         ended[owner] = None
         return self._update(ended, gone)
@@ -288,7 +288,7 @@ class SwitchProgram:
         return self._answer(packet, pair, addresses, [source], now)
 
     def _unplanned(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
-        origin = Origin(read(packet, ORIGIN))
+        origin = Origin.TUNNEL if read(packet, ORIGIN) else Origin.POD
         pair = self._compiler.pair(origin, read(packet, VNI), read(packet, SOURCE_GROUP), addresses.target)
         return self._answer(packet, pair, addresses, [], now)
 
@@ -469,14 +469,14 @@ class SwitchProgram:
         puts.sort(key=lambda put: put.group.has_parts)
         before += puts
         for entry in flows:
-            if not entry.holders:
+            wanted = entry.wanted
+            if wanted is None:
                 self._holdings.drop(entry)
                 if entry.have is not None:
                     removals.append(DeleteFlow(entry.key))
                 continue
-            wanted = entry.holders[-1][1]
             have = entry.have
-            if have is not wanted and have != wanted:
+            if have is not wanted and (have is None or have != wanted):
                 if wanted.table in _OPENING:
                     opening.append(AddFlow(wanted))
                 else:
