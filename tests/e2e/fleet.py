@@ -62,6 +62,7 @@ class Fleet:
     """The lab called `name`, which is up."""
 
     name: str
+    play_seconds: int = PLAY_SECONDS  # longest
 
     # -- plays -------------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Fleet:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PLAY_SECONDS,
+            timeout=self.play_seconds,
             check=False,
         )
         return Play(done.returncode, done.stdout + done.stderr)
