@@ -47,17 +47,16 @@ def test_whole_plays_say_what_a_change_means_before_it_happens(
         ]
         for client in held:
             client.wait_until_ready()
+        would = 0
         for playbook in ("tenants", "site"):
             said = fop.play(playbook, "fop", "--check", "--diff", qnet_exports=less).output
-            assert re.search(rf"^-\s*- entry reaches fop/agents.*{re.escape(AGENTS_IP)}", said, re.MULTILINE), said[
-                -6000:
-            ]
-            assert found(WOULD_END, said) >= len(held), playbook
+            assert re.search(rf"^- entry reaches fop/agents.*{re.escape(AGENTS_IP)}", said, re.MULTILINE), said[-6000:]
+            would = found(WOULD_END, said)
+            assert would >= len(held), playbook
             assert re.search(rf"{caller.host}: \d+ connections, \d+ flows added, \d+ removed", said), playbook
         assert dump(fop) == before
         for client in held[:2]:  # nothing was done: they go on
             assert client.stop()["lines"] > 10
-        would = found(WOULD_END, fop.play("tenants", "fop", "--check", "--diff", qnet_exports=less).output)
         done = fop.play("tenants", "fop", qnet_exports=less, tenants_wait=True)
         assert 2 <= found(ENDED, done.output) <= would
         assert fop.ask(caller, "ask", "tcp", AGENTS_IP, PORT, 1)["errors"]
