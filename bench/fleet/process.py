@@ -174,7 +174,11 @@ async def _expire(fleet: _Fleet) -> int:
 
 
 async def _settle(fleet: _Fleet, quiet: float = 1.5) -> None:
-    """Wait until no switch has been told anything for a while."""
+    """Wait until the controller has heard all that was said, and no switch has been told anything for a while."""
+    for switch in fleet.switches.values():
+        switch.ask_echo()
+    while not all(switch.echoed or not switch.connected for switch in fleet.switches.values()):
+        await asyncio.sleep(0.05)
     told = -1
     while told != (told := sum(switch.applied + len(switch.log) for switch in fleet.switches.values())):
         await asyncio.sleep(quiet)

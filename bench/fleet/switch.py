@@ -67,6 +67,7 @@ class FakeSwitch(asyncio.Protocol):
         self.master = asyncio.Event()
         self.applied = 0
         self.losses = 0
+        self.echoed = True
         self.on_change: Callable[[FakeSwitch], None] | None = None
         self.on_done: Callable[[], None] | None = None
         self.load: Load | None = None
@@ -96,6 +97,11 @@ class FakeSwitch(asyncio.Protocol):
         """End the connection."""
         if self._transport:
             self._transport.abort()
+
+    def ask_echo(self) -> None:
+        """Ask for an echo; `echoed` when it is there, and everything said before has been heard."""
+        self.echoed = False
+        self.write(wire.message(wire.ECHO_REQUEST, b"", 0, self.spec.version))
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -165,6 +171,8 @@ class FakeSwitch(asyncio.Protocol):
         match kind:
             case wire.FEATURES_REQUEST:
                 self.write(wire.features(self.spec.datapath_id, xid, version))
+            case wire.ECHO_REPLY:
+                self.echoed = True
             case wire.ECHO_REQUEST:
                 self.write(wire.message(wire.ECHO_REPLY, message[8:], xid, version))
             case wire.BARRIER_REQUEST:

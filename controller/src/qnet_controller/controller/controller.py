@@ -24,6 +24,7 @@ from ..ovsdb.feed import Delta
 from ..pipeline.messages import Command, Commands, FlowRemoved, FlushZone, Installed, PacketIn, Port, Tampered
 from ..pipeline.program import SwitchProgram
 from . import names, status, warm
+from .ahead import Ahead
 from .drops import Drops
 from .expiry import Expiry
 from .health import Health
@@ -64,6 +65,7 @@ class Controller:
         self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
         self._packets = Packets(self.model, self.metrics, self._flush, self._commit, self._adopt_later)
+        self._ahead = Ahead(self.model, self.switches)
         self.drops = Drops(lambda: self.model, self.switches, self.metrics)
         self._expiry = Expiry(self.model, self.receipts, self._touch)
         self.loaded = False
@@ -282,6 +284,7 @@ class Controller:
         absent = sorted(h.name for h in self.model.hosts.values() if h.datapath_id not in self.switches)
         LOG.info("settled with %d switches%s", len(self.switches), f"; absent: {', '.join(absent)}" if absent else "")
         self.mastership.begin()
+        self._ahead.begin()
         self._freeze()
         self._loop.call_later(FREEZE_AGAIN_SECONDS, self._freeze)
 
@@ -300,8 +303,7 @@ class Controller:
 
     def role_changed(self, session: Session, role: Role) -> None:
         """Another controller has become master of the switch: accept."""
-        switch = self._switch(session)
-        if switch is not None:
+        if (switch := self._switch(session)) is not None:
             self.mastership.role_changed(switch, role)
 
     def _mastered(self, switch: Switch) -> None:
@@ -468,8 +470,7 @@ class Controller:
     def flow_removed(self, session: Session, removed: FlowRemoved) -> None:
         """A flow has ended by itself or was deleted behind our back."""
         switch = self._switch(session)
-        program = switch.ready() if switch else None
-        if switch is not None and program is not None:
+        if switch is not None and switch.ready() is not None:
             self._packets.flow_removed(switch, removed)
 
     # -- for people ----------------------------------------------------------------------------------------------------
@@ -491,6 +492,7 @@ class Controller:
         self.receipts.stop()
         self._health.close()
         self.drops.stop()
+        self._ahead.stop()
         for switch in list(self.switches.values()):
             switch.stop()
         for session in list(self._sessions):

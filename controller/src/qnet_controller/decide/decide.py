@@ -47,6 +47,8 @@ class Kind(IntEnum):
     REPLIES = 5
     OUTSIDE = 6
 
+    __hash__ = int.__hash__  # as above
+
 
 class Question(NamedTuple):
     """What is asked: `network` by name, `group` by number, `address` packed."""

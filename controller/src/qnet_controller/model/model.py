@@ -98,7 +98,8 @@ class Model:
         What is computed may depend on the model, on which exports have expired at `now`, and on nothing else.
         """
         if now is not None and not self._holds_from <= now < self._holds_until:
-            self._memo.clear()
+            if self._holds_until > -math.inf:  # otherwise nothing that is known depends on the time
+                self._memo.clear()
             self._holds_from, self._holds_until = now, self.next_expiry(now) or math.inf
         known: _V | None = self._memo.get(key)
         if known is None:
@@ -367,8 +368,7 @@ class Model:
 
     def port_gone(self, datapath_id: int, number: int) -> Touches:
         """A switch no longer has the port."""
-        name = self._ports_of[datapath_id].pop(number, None)
-        if name is None:
+        if (name := self._ports_of[datapath_id].pop(number, None)) is None:
             return NOTHING
         self._changed()
         self._sightings[name].pop(datapath_id, None)

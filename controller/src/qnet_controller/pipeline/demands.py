@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..decide import outside
-from ..decide.decide import Origin, Question, Verdict, decide, decide_outside, home_of
+from ..decide.decide import Kind, Origin, Question, Verdict, decide, decide_outside, home_of
 from ..model.model import HOSTS, REFUSED
 from ..model.objects import Address, Network, Pod, ServiceIP
 from ..model.passages import Passage
@@ -49,6 +50,7 @@ from .scopes import Scope, scope_program
 from .tables import Table
 from .wanted import Part as Part
 from .wanted import Program as Program
+from .ways import REMEMBERED
 
 _PORT_FIELD: dict[int, Field] = {6: TCP_DST, 17: UDP_DST, 132: SCTP_DST}
 
@@ -172,23 +174,14 @@ class Compiler(Parts):
         return self.model.passages.of_space(network.name)
 
     def _plan_flow(self, pair: Pair, verdict: Verdict) -> Flow:
-        asked = match(*_asked(pair))
-        # A block outside has no address of the overlay in it; where the two meet all the same, the address decides.
-        priority = 100 if pair.prefix == WHOLE else 50
         if verdict.refused:
-            return flow(
-                Table.PLAN, priority, asked, (), Feature.REFUSED, verdict.because,
-                hard=self.settings.drop_timeout_seconds, notify=True,
-            )  # fmt: skip
-        opened_by = (Set(GRANT, grant_number(verdict.grant)),) if verdict.grant else ()
+            return _refused(pair, verdict.because, self.settings.drop_timeout_seconds)
         owner = self.model.owner.get((self.model.network_by_vni[pair.vni].name, pair.address))
         # What answers callers of another network goes back through the passage by which they came.
-        through = (Set(VNI, owner.answers.vni),) if isinstance(owner, Passage) else ()
-        then = (Set(KIND, verdict.kind), *opened_by, *through, Goto(Table.PORTS if verdict.ports else Table.TRACK))
-        return flow(
-            Table.PLAN, priority, asked, then, Feature.PLAN, verdict.because,
-            idle=self.settings.idle_timeout_seconds, notify=True,
-        )  # fmt: skip
+        through = owner.answers.vni if isinstance(owner, Passage) else None
+        grant = grant_number(verdict.grant) if verdict.grant else 0
+        then = Table.PORTS if verdict.ports else Table.TRACK
+        return _planned(pair, verdict.kind, verdict.because, grant, through, then, self.settings.idle_timeout_seconds)
 
     @staticmethod
     def _port_flows(pair: Pair, verdict: Verdict) -> Iterator[Flow]:
@@ -297,3 +290,23 @@ def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int] | tuple[Field, int, int
     ip = family(pair.address)
     target = (ip.target, number(pair.address), ip.mask(pair.prefix if pair.prefix != WHOLE else ip.target.bits))
     return ((VNI, pair.vni), (ORIGIN, pair.origin), (SOURCE_GROUP, pair.group), ip.term, target)
+
+
+def _priority(pair: Pair) -> int:
+    # A block outside has no address of the overlay in it; where the two meet all the same, the address decides.
+    return 100 if pair.prefix == WHOLE else 50
+
+
+@lru_cache(REMEMBERED)
+def _refused(pair: Pair, because: str, drop_seconds: int) -> Flow:
+    asked = match(*_asked(pair))
+    return flow(Table.PLAN, _priority(pair), asked, (), Feature.REFUSED, because, hard=drop_seconds, notify=True)
+
+
+@lru_cache(REMEMBERED)
+def _planned(pair: Pair, kind: Kind, because: str, grant: int, through: int | None, then: Table, idle: int) -> Flow:
+    opened_by = (Set(GRANT, grant),) if grant else ()
+    crosses = (Set(VNI, through),) if through is not None else ()
+    actions = (Set(KIND, kind), *opened_by, *crosses, Goto(then))
+    asked = match(*_asked(pair))
+    return flow(Table.PLAN, _priority(pair), asked, actions, Feature.PLAN, because, idle=idle, notify=True)

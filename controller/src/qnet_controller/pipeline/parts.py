@@ -16,13 +16,14 @@ from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
 from .answers import answer_flows
 from .balance import spread
 from .family import Family, family, number
-from .fields import CT_NEW, IN_PORT, KIND, ORIGIN, SOURCE_GROUP, TUN_ID, VNI, whole
+from .fields import CT_NEW, KIND, VNI
 from .frame import TUNNEL_PORT_NAME, network_flows, state
-from .messages import Bucket, Feature, Flow, Goto, Group, Output, Set, UseGroup, flow, match, object_hash
+from .messages import Bucket, Feature, Flow, Group, UseGroup, flow, match, object_hash
 from .outside import OUTSIDE_PORT_NAME, answers_from_outside
-from .service import backend, bucket, hairpin
+from .service import backend, balancing, hairpin
 from .tables import Table
 from .wanted import Part, Program
+from .ways import identity, way
 
 _GROUP_IDS = 0x7FFFFFFF
 
@@ -175,7 +176,7 @@ class Parts:
             pod = self.model.pods[key]
             goes_on = pod.network == home and not self.model.drained(pod)
             for packed in addresses(pod, target.address) if goes_on else ():
-                program.add(*backend(network, target, packed, space))
+                program.add(backend(network.vni, target.key, target.address, packed, space.vni))
                 program.needs.add(Part("presence", (space.name, packed)))
         return program
 
@@ -187,12 +188,12 @@ class Parts:
         shared = spread(weights, declared, by_client=target.affinity == "client")
         whole_group = object_hash(owner) & _GROUP_IDS
         if len(shared.parts) == 1:
-            return [Group(whole_group, tuple(map(bucket, shared.shares)), shared.hashed)]
+            return [balancing(whole_group, tuple(shared.shares), shared.hashed)]
         numbers = [object_hash(f"{owner} part {index}") & _GROUP_IDS for index in range(len(shared.parts))]
         parts = zip(numbers, shared.parts, strict=True)
         over_parts = tuple(Bucket(part, 1, (UseGroup(part),)) for part in numbers)
         return [
-            *(Group(part, tuple(map(bucket, shares)), shared.hashed) for part, shares in parts),
+            *(balancing(part, tuple(shares), shared.hashed) for part, shares in parts),
             Group(whole_group, over_parts, shared.hashed),
         ]
 
@@ -210,17 +211,8 @@ class Parts:
     def _ways(
         self, port: int, host: Host, vtep: Address, network: Network, pod: Pod, address: Address
     ) -> Iterator[Flow]:
-        ip, outer = family(address), family(vtep)
-        yield flow(
-            Table.LOCATION,
-            100,
-            match((VNI, network.vni), (ORIGIN, Origin.POD), ip.term, (ip.target, number(address))),
-            (Set(whole(outer.tunnel_target), number(vtep)), Set(whole(TUN_ID), network.vni), Output(port)),
-            Feature.LOCATION,
-            f"pod {pod.key}",
-            idle=self.settings.idle_timeout_seconds,
-            notify=True,
-        )
+        idle = self.settings.idle_timeout_seconds
+        yield way(port, vtep, network.vni, pod.key, address, idle)
         for source in host.vteps:
             yield from self._identity(port, source, self.model.passages.reverse(network), pod, address)
 
@@ -234,14 +226,5 @@ class Parts:
         group = self.model.groups.get(pod.group)
         if group is None:
             return
-        ip, outer = family(address), (family(vtep).tunnel_source, number(vtep))
-        yield flow(
-            Table.ADMISSION,
-            200,
-            match((IN_PORT, port), outer, (TUN_ID, network.vni), ip.term, (ip.source, number(address))),
-            (Set(VNI, network.vni), Set(SOURCE_GROUP, group.number), Set(ORIGIN, Origin.TUNNEL), Goto(Table.PLAN)),
-            Feature.IDENTITY,
-            f"pod {pod.key}",
-            idle=self.settings.idle_timeout_seconds,
-            notify=True,
-        )
+        idle = self.settings.idle_timeout_seconds
+        yield identity(port, vtep, network.vni, group.number, pod.key, address, idle)

@@ -67,8 +67,7 @@ class Frame(NamedTuple):
 
 _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
-_FRAME = Frame()
-_KINDS = {int(kind): kind for kind in Kind}
+_FRAME, _KINDS = Frame(), {int(kind): kind for kind in Kind}
 _OPENING = frozenset({Table.PLAN, Table.ADMISSION})
 
 
@@ -201,8 +200,7 @@ class SwitchProgram:
         return Answer((*answer.commands, *self._demand([quarantine], now)), quarantined=port)
 
     def _answered(self, packet: PacketIn, now: float) -> Answer:
-        addresses = ip_addresses(packet.data)
-        if addresses is None:
+        if (addresses := ip_addresses(packet.data)) is None:
             return Answer()
         if packet.table == Table.ADMISSION:
             return self._from_tunnel(packet, addresses, now)
@@ -213,11 +211,11 @@ class SwitchProgram:
         return Answer()
 
     def flow_removed(self, removed: FlowRemoved, now: float) -> Commands:
-        """A flow is gone: with a root its demand ends; a flow that living demands need comes back."""
+        """The same for one flow."""
         return self.flows_removed((removed,), now)
 
     def flows_removed(self, found: Iterable[FlowRemoved], now: float) -> Commands:
-        """The same for flows that have ended together."""
+        """Flows are gone: with a root its demand ends; a flow that living demands need comes back."""
         ended: dict[Owner, Program | None] = {}
         gone: list[Entry[Owner]] = []
         for removed in found:
@@ -234,13 +232,12 @@ class SwitchProgram:
 
     def status(self) -> dict[str, int]:
         """Counts: flows, groups, meters, demands, local pods."""
-        local = sum(isinstance(owner, Local) for owner in self._programs)
         return {
             "flows": len(self._holdings.installed()),
             "groups": len(self._groups),
             "meters": len(self._meters),
             "demands": len(self.demands),
-            "local_pods": local,
+            "local_pods": sum(isinstance(owner, Local) for owner in self._programs),
             "quarantined": sum(isinstance(owner, Quarantine) for owner in self._programs),
         }
 
@@ -262,6 +259,10 @@ class SwitchProgram:
     def has(self, pod: str) -> bool:
         """Whether the pod is one of this switch already."""
         return Local(pod) in self._programs
+
+    def prepared(self, part: Part) -> Program:
+        """What a part would be here; nothing is wanted because of that."""
+        return self._compiler.part(part)
 
     def foresee(self, pairs: Iterable[Pair], sources: Iterable[Address], now: float) -> Commands:
         """Have pairs that nobody has asked for here, unless they are refused, and the answers to these sources."""
@@ -305,8 +306,7 @@ class SwitchProgram:
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), onward), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
-        verdict = self._compiler.verdict(pair, now)
-        if verdict is None:
+        if (verdict := self._compiler.verdict(pair, now)) is None:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))

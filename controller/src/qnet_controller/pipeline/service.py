@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from ..decide.decide import Kind, addresses
 from ..model.objects import Address, Location, Network, Pod, ServiceIP
@@ -24,13 +25,21 @@ from .fields import (
     KIND,
     SOURCE_ZONE,
     VNI,
+    Field,
 )
 from .frame import state
-from .messages import Bucket, Ct, Feature, Flow, Goto, Nat, Set, flow, match
+from .messages import Bucket, Ct, Feature, Flow, Goto, Group, Nat, Set, flow, match
 from .tables import Table
+from .ways import REMEMBERED
 
 # The original tuple can be matched only where conntrack is known to have one: tracked and not invalid.
 _VALID = (CT_STATE, CT_TRACKED, CT_TRACKED | CT_INVALID)
+
+
+@lru_cache(REMEMBERED)
+def balancing(number: int, shares: tuple[Share, ...], hashed: tuple[Field, ...]) -> Group:
+    """The group that balances over backends by their shares."""
+    return Group(number, tuple(map(bucket, shares)), hashed)
 
 
 def bucket(share: Share) -> Bucket:
@@ -39,19 +48,21 @@ def bucket(share: Share) -> Bucket:
     return Bucket(share.id, share.weight, (translate,))
 
 
-def backend(network: Network, target: ServiceIP, address: Address, space: Network) -> Iterator[Flow]:
-    """Let connections to the Service IP on to this pod of it; old ones never reach the next owner of an address.
+@lru_cache(REMEMBERED)
+def backend(vni: int, target: str, called: Address, address: Address, space: int) -> Flow:
+    """Let connections to the Service IP `target` (its key), that is `called`, on to this pod of it.
 
-    A pod of another network is in another space from here on.
+    Old ones never reach the next owner of an address. A pod of another network is in another `space` (its VNI) from
+    here on.
     """
-    crosses = (Set(VNI, space.vni),) if space is not network else ()
-    ip = family(target.address)
+    crosses = (Set(VNI, space),) if space != vni else ()
+    ip = family(called)
     asked = match(
-        (VNI, network.vni), (KIND, Kind.SERVICE), ip.term, (ip.target, number(address)),
-        (ip.original_target, number(target.address)), state(CT_DESTINATION_TRANSLATED),
+        (VNI, vni), (KIND, Kind.SERVICE), ip.term, (ip.target, number(address)),
+        (ip.original_target, number(called)), state(CT_DESTINATION_TRANSLATED),
     )  # fmt: skip
     then = (*crosses, Goto(Table.LOCATION))
-    yield flow(Table.STATE, 90, asked, then, Feature.SERVICE, f"service_ip {target.key}")
+    return flow(Table.STATE, 90, asked, then, Feature.SERVICE, f"service_ip {target}")
 
 
 def hairpin(pod: Pod, location: Location, network: Network, target: ServiceIP) -> Iterator[Flow]:
