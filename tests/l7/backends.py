@@ -193,7 +193,7 @@ class Backends:
             async def stop() -> None:
                 transport.close()
 
-            self._running[address, port] = stop
+            self._running[address, -port] = stop  # beside a server over TCP on the same port
 
         self._wait(serve())
 

@@ -111,18 +111,18 @@ class LabPlace(Loopback):
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_LIBRARY": str(ROOT / "roles/l7_balancer/library"),
         }  # fmt: skip
         done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        text = done.stdout[done.stdout.index("{") :] if "{" in done.stdout else ""
-        assert text, done.stdout + done.stderr
-        result: dict[str, Any] = json.loads(text)
+        _, arrow, text = done.stdout.partition(" => ")
+        assert arrow, done.stdout + done.stderr
+        result: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
         return result
 
     def move(self, pod: Pod, host: str) -> Pod:
         """Detach a pod from its host and attach it to another one."""
-        group, name = pod.name.split("/")
-        service = name.rpartition("-")[0]
-        told = {"group": group, "service": service, "name": name}
-        for where, state in ((pod.host, "absent"), (host, "present")):
-            done = self.run_module(where, "qiniu.qnet.qnet_pod", pods=[told], state=state, **self.database)
+        told = {"name": pod.name, "service": pod.name.rpartition("-")[0]}
+        inside = ("ip", "netns", "exec", pod.namespace)
+        mtu = int(self.fleet.run(pod.host, *inside, "cat", "/sys/class/net/eth0/mtu"))
+        for where, state in ((pod.host, "detached"), (host, "present")):
+            done = self.run_module(where, "qiniu.qnet.qnet_pod", pods=[told], state=state, mtu=mtu, **self.database)
             assert "msg" not in done, done["msg"]
         moved = Pod(pod.name, host, pod.address)
         self.pods[pod.name] = moved

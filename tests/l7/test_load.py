@@ -110,6 +110,7 @@ class LabFleet(Fleet):
         super().__init__(scene, intent)
         self.place = place
         self.declared = {int(name.rpartition("-")[2]) for name in place.declared["fop/agents"]}
+        scene.balancer.services.pop("fop/agents", None)  # from now on this class says which pods there are
 
     def declare(self, number: int, state: str = "active") -> None:
         super().declare(number, state)
