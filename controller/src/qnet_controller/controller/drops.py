@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from ..model.model import Model
@@ -83,16 +83,18 @@ class Drops:
 
     async def _look(self, switch: Switch) -> None:
         try:
-            found = await switch.session.fetch_traffic(COOKIE, COOKIE_MASK)
+            found = await switch.session.fetch_traffic(COOKIE, COOKIE_MASK, used=True)
         except (Refused, SessionClosed) as error:
             LOG.info("%s does not say what it has dropped: %s", switch.host, error)
             return
         if switch.ready() is not None:
             self.count(switch.datapath_id, switch.host, found)
 
-    def count(self, datapath_id: int, host: str, found: Iterable[tuple[InstalledFlow, Traffic]]) -> None:
-        """Add what has been dropped since the last time, and say so."""
+    def count(self, datapath_id: int, host: str, found: Collection[tuple[InstalledFlow, Traffic]]) -> None:
+        """Add what has been dropped since the last time, and say so; `found` may lack what has dropped nothing."""
         before, now = self._seen.get(datapath_id, {}), dict[FlowKey, int]()
+        if not found and not before:
+            return
         pods = {location.port: pod.key for pod, location in self._model().local_pods(datapath_id)}
         for flow, traffic in found:
             now[flow.key] = traffic.packets

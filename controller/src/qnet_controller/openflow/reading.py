@@ -82,12 +82,16 @@ def flows(data: bytes) -> Iterator[InstalledFlow]:
         yield InstalledFlow(key(table, priority, matching), cookie)
 
 
-def counted_flows(data: bytes) -> Iterator[tuple[InstalledFlow, Traffic]]:
-    """One part of a flow description, with what each flow has carried."""
+def counted_flows(data: bytes, *, used: bool = False) -> Iterator[tuple[InstalledFlow, Traffic]]:
+    """One part of a flow description, with what each flow has carried; `used`: none that has carried nothing."""
     for offset, length in elements(data, 16, len(data), what="flow", smallest=40, length_at=0):
+        end, matched = offset + length, data[offset + 26] << 8 | data[offset + 27]
+        traffic = _traffic(data, offset + 24 + matched + -matched % 8, end)
+        if used and not traffic.packets:  # most flows that drop never do, and there are many
+            continue
         _, table, priority, _, _, _, _, cookie = _FLOW_DESC.unpack_from(data, offset)
-        matching, after = oxm.decode_match(data, offset + 24, offset + length)
-        yield InstalledFlow(key(table, priority, matching), cookie), _traffic(data, after, offset + length)
+        matching, _ = oxm.decode_match(data, offset + 24, end)
+        yield InstalledFlow(key(table, priority, matching), cookie), traffic
 
 
 def _traffic(data: bytes, offset: int, end: int) -> Traffic:

@@ -404,10 +404,12 @@ class Session(Stream):
         )
         return cast(Dump, await self._reply(future))
 
-    async def fetch_traffic(self, cookie: int = 0, mask: int = 0) -> list[tuple[InstalledFlow, Traffic]]:
+    async def fetch_traffic(
+        self, cookie: int = 0, mask: int = 0, *, used: bool = False
+    ) -> list[tuple[InstalledFlow, Traffic]]:
         """Ask for the flows (with `mask`: those with this part of a cookie) and what each has carried.
 
-        A slave may ask too.
+        With `used` only those that have carried anything. A slave may ask too.
 
         Raises:
             Refused: the switch does not say.
@@ -421,7 +423,7 @@ class Session(Stream):
             cookie,
             mask,
         )
-        return [flow for part in await self._reply(future) for flow in reading.counted_flows(part)]
+        return [flow for part in await self._reply(future) for flow in reading.counted_flows(part, used=used)]
 
     def _guarded(self, what: str, done: Callable[..., None], *arguments: object) -> None:
         try:
