@@ -89,7 +89,7 @@ def theirs(directory: Path, services: int) -> State:
         system.switch.vsctl(
             "add-port", "br-int", "p1", "--", "set", "interface", "p1", "type=internal", "external_ids:iface-id=u"
         )
-        system.change(
+        system.central.change(
             [
                 ["ls-add", "red"],
                 ["lsp-add", "red", "u"],
@@ -98,10 +98,10 @@ def theirs(directory: Path, services: int) -> State:
                 ["acl-add", "b", "from-lport", "1000", "ip4.src == $b_ip4", "drop"],
             ]
         )
-        system.sync()
+        system.central.sync()
         began = time.monotonic()
-        system.change(list(offers(services)))
-        system.sync()
+        system.central.change(list(offers(services)))
+        system.central.sync()
         took = time.monotonic() - began
         return counted(system, took)
 

@@ -119,14 +119,7 @@ class Vswitch:
         stack.enter_context(
             database(self.directory, "Open_vSwitch", VSWITCH_SCHEMA, "--private-key=db:Open_vSwitch,SSL,private_key")
         )
-        stack.enter_context(
-            daemon(
-                "ip", "netns", "exec", inside,
-                "ovs-vswitchd", f"unix:{self.directory}/Open_vSwitch.sock", f"--unixctl={self.directory}/vswitchd.ctl",
-                f"--log-file={self.directory}/vswitchd.log", f"--pidfile={self.directory}/vswitchd.pid",
-                "-vconsole:off", directory=self.directory,
-            )
-        )  # fmt: skip
+        self.start_switch(stack)
         self.vsctl("--no-wait", "init")
         self.vsctl(
             *self._underlay_bridge(),
@@ -136,9 +129,24 @@ class Vswitch:
             "--", "add-port", "br-int", "qnet-vxlan", "--", "set", "interface", "qnet-vxlan", "type=vxlan",
             "options:remote_ip=flow", "options:key=flow",
         )  # fmt: skip
+        self.give_address()
+
+    def start_switch(self, stack: ExitStack) -> None:
+        """ovs-vswitchd; what its database says is made again."""
+        stack.enter_context(
+            daemon(
+                "ip", "netns", "exec", self.namespace,
+                "ovs-vswitchd", f"unix:{self.directory}/Open_vSwitch.sock", f"--unixctl={self.directory}/vswitchd.ctl",
+                f"--log-file={self.directory}/vswitchd.log", f"--pidfile={self.directory}/vswitchd.pid",
+                "-vconsole:off", directory=self.directory,
+            )
+        )  # fmt: skip
+
+    def give_address(self) -> None:
+        """The address of the underlay."""
         device = "br-phy" if DATAPATH == "netdev" else "under"  # the kernel's tunnels need no bridge for the underlay
-        fleet.ip(inside, "addr", "add", f"{VTEP_BLOCK}.{self.number}/24", "dev", device)
-        fleet.ip(inside, "link", "set", device, "up")
+        self.fleet.ip(self.namespace, "addr", "replace", f"{VTEP_BLOCK}.{self.number}/24", "dev", device)
+        self.fleet.ip(self.namespace, "link", "set", device, "up")
 
     @staticmethod
     def _underlay_bridge() -> list[str]:
