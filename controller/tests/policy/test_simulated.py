@@ -31,6 +31,7 @@ def build(seed: int, datapath: Datapath, hosts: int = 3) -> tuple[random.Random,
     used = dict(list(HOSTS.items())[:hosts])
     # No meter runs dry: what a meter drops is no matter of policy.
     fabric = Fabric(used, Settings(pod_rate=10**6, pod_burst=10**6, tunnel_rate=10**6, tunnel_burst=10**6), datapath)
+    fabric.foretells = seed % 2 == 0
     world = random_world(chooser, list(used), fabric.clock.now)
     fabric.apply([o.Host(name, (packed(vtep),), dpid, datapath) for name, (dpid, vtep) in used.items()])
     fabric.apply(objects(world))

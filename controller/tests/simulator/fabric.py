@@ -12,13 +12,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from qnet_controller.controller.far_end import ends
 from qnet_controller.controller.metrics import Metrics
 from qnet_controller.controller.rotation import Rotation
 from qnet_controller.model.model import Model, Touches
 from qnet_controller.model.objects import Change, Pod, Removed
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.connections import Ends, concerned, cut, groups_of, users_of, zones
-from qnet_controller.pipeline.demands import Settings
+from qnet_controller.pipeline.demands import Pair, Settings
 from qnet_controller.pipeline.program import SwitchProgram
 
 from .conntrack import Datapath
@@ -84,7 +85,8 @@ Waiting = deque[tuple[Node, Callable[[], tuple[list[Outcome], list[str]]]]]
 class Fabric:
     """Several hosts and the one controller that is master of all of them.
 
-    `intent` holds the objects as the database would; `apply` changes it and the model together.
+    `intent` holds the objects as the database would; `apply` changes it and the model together. `foretells`: the other
+    end of a call is told, as when one controller is master of both.
     """
 
     def __init__(self, hosts: dict[str, tuple[int, int]], settings: Settings, datapath: Datapath = "netdev") -> None:
@@ -96,6 +98,7 @@ class Fabric:
         self.intent: dict[tuple[type, str], Change] = {}
         self.nodes: dict[str, Node] = {}
         self.trace: list[str] = []
+        self.foretells = True
         self._concerned: set[str] = set()
         self.commands: list[tuple[str, m.Command]] = []
         self.observers: list[Callable[[Node, list[m.Command]], None]] = []
@@ -297,10 +300,19 @@ class Fabric:
         node.asked[message.fields["in_port"]] += 1
         answer = node.program.packet_in(message, self.clock.now)
         self.trace.append(f"{node.name}: asked {message.fields} -> {answer.kind.name}, {len(answer.commands)} commands")
+        if answer.call is not None and self.foretells:
+            self._foretell(node, *answer.call)
         self._send(node, answer.commands)
         if answer.packet_out is not None:
             out = answer.packet_out
             waiting.append((node, lambda: node.switch.packet_out(out)))
+
+    def _foretell(self, caller: Node, pair: Pair, source: bytes) -> None:
+        """What the controller tells the other end when it is master there too."""
+        for datapath_id, arriving in ends(self.model, pair):
+            node = next(node for node in self.nodes.values() if node.switch.datapath_id == datapath_id)
+            if node is not caller:
+                self._send(node, node.program.foretold(arriving, source, self.clock.now))
 
     def _carry(self, node: Node, emission: Emission, deliveries: list[Delivery], waiting: Waiting) -> None:
         name = node.switch.ports[emission.port]

@@ -64,7 +64,7 @@ class Controller:
         self._health = Health(self.model, self.switches, self.metrics)
         self.mastership = Mastership(config, self.model, self.switches, self._mastered, self._unmastered)
         self.receipts = Receipts(config, self.switches, lambda: self.model)
-        self._packets = Packets(self.model, self.metrics, self._flush, self._commit, self._adopt_later)
+        self._packets = Packets(self.model, self.switches, self.metrics, self._flush, self._commit, self._adopt_later)
         self._ahead = Ahead(self.model, self.switches)
         self.drops = Drops(lambda: self.model, self.switches, self.metrics)
         self._expiry = Expiry(self.model, self.receipts, self._touch)

@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter
 
 from ..decide.decide import Kind
 from ..model.model import Model
+from ..model.objects import Address
+from ..pipeline.demands import Pair
 from ..pipeline.messages import Commands, FlowRemoved, PacketIn
 from ..pipeline.program import SwitchProgram
 from ..pipeline.tables import Table
-from . import names
+from . import far_end, names
 from .metrics import Metrics
 from .switch import Switch
 
@@ -35,12 +37,14 @@ class Packets:
     def __init__(
         self,
         model: Model,
+        switches: Mapping[int, Switch],
         metrics: Metrics,
         refresh: Callable[[], None],
         commit: Callable[[Switch, Commands], object],
         doubt: Callable[[Switch], None],
     ) -> None:
         self._model = model
+        self._switches = switches
         self._metrics = metrics
         self._refresh = refresh
         self._commit = commit
@@ -58,7 +62,10 @@ class Packets:
         asked, flow_mods = self._counters.get((switch.host, packet.table)) or self._count(switch.host, packet.table)
         asked.inc()
         try:
-            answer = program.packet_in(packet, time.time())
+            now = time.time()
+            answer = program.packet_in(packet, now)
+            if answer.call is not None:
+                self._foretell(switch, *answer.call, now)
             switch.session.send(answer.commands, answer.packet_out)
         except Exception:
             self._doubt(switch)  # the program and the switch may differ now
@@ -73,6 +80,24 @@ class Packets:
         if LOG.isEnabledFor(level):
             table, kind = _TABLE_TITLES.get(packet.table, str(packet.table)), answer.kind.name.lower()
             LOG.log(level, "%s at %s, table %s: %s", names.packet_name(self._model, packet), switch.host, table, kind)
+
+    def _foretell(self, caller: Switch, pair: Pair, source: Address, now: float) -> None:
+        """Say it to the switches at the other end first, so that the packet finds it there."""
+        for datapath_id, arriving in far_end.ends(self._model, pair):
+            switch = self._switches.get(datapath_id)
+            program = switch.ready() if switch is not None and switch is not caller else None
+            if switch is None or program is None:
+                continue
+            if switch.ended:
+                self._end(switch)
+            try:
+                commands = program.foretold(arriving, source, now)
+                switch.session.send(commands)
+            except Exception:
+                LOG.exception("cannot tell %s what it will be asked for", switch.host)
+                self._doubt(switch)
+            else:
+                self._metrics.flow_mods.labels(switch.host).inc(len(commands))
 
     def _quarantined(self, switch: Switch, port: int) -> None:
         self._metrics.quarantines.labels(switch.host).inc()

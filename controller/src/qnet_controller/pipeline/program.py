@@ -75,13 +75,15 @@ _OPENING = frozenset({Table.PLAN, Table.ADMISSION})
 class Answer:
     """What to send for a first packet: the commands, then the packet if it may go on.
 
-    `quarantined`: the port of the pod whose quarantine begins with it.
+    `quarantined`: the port of the pod whose quarantine begins with it. `call`: what is allowed, and the address that
+    calls, when a pod of this switch does.
     """
 
     commands: Commands = ()
     packet_out: PacketOut | None = None
     kind: Kind = Kind.DROP
     quarantined: int | None = None
+    call: tuple[Pair, Address] | None = None
 
 
 class SwitchProgram:
@@ -271,6 +273,13 @@ class SwitchProgram:
         ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
         return self._demand((), now, [*(more for way in ways for more in back(self._compiler, *way)), *allowed])
 
+    def foretold(self, pair: Pair, source: Address, now: float) -> Commands:
+        """Have what a packet of this pair from `source` would ask for, unless it is refused."""
+        verdict = self._compiler.verdict(pair, now)
+        if verdict is None or verdict.refused:
+            return ()
+        return self._demand((), now, [pair, *back(self._compiler, pair, source)])
+
     @property
     def demands(self) -> frozenset[Demand]:
         """The demands alive."""
@@ -312,7 +321,9 @@ class SwitchProgram:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         onward = again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
-        return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), onward), verdict.kind)
+        out = PacketOut(packet.data, packet.fields.get("in_port", 0), onward)
+        call = (pair, addresses.source) if pair.origin is Origin.POD else None
+        return Answer(commands, out, verdict.kind, call=call)
 
     def _demand(self, demands: Iterable[Demand], now: float, besides: Iterable[Demand] = ()) -> Commands:
         """Make sure of demands that packets have just asked for, and have those `besides` that will be asked for.
