@@ -10,7 +10,7 @@ from .demands import WHOLE, Demand, Pair
 from .scopes import scope_of
 from .wanted import Program
 
-WIDENS_AFTER = 2  # refused pairs of a group; the next one makes it a scope
+WIDENS_AFTER = 1  # refused pair of a group; the next one makes it a scope
 
 
 class Refusals:
@@ -39,7 +39,7 @@ class Refusals:
                 del self._pairs[_kin(owner)]
 
     def widened(self, model: Model, pair: Pair) -> Demand:
-        """The demand that refuses a pair: itself, or all of its scope when its group has asked for several such."""
+        """The demand that refuses a pair: itself, or all of its scope when its group has asked for another such."""
         alike = self._pairs.get(_kin(pair), ())
         if pair in alike or len(alike) < WIDENS_AFTER:
             return pair
