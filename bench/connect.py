@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """P2, connects: what the first connection of a pair takes between pods of two hosts, and what a warm one takes.
 
-Every round calls a service, and a pod, that nobody has called before, so the switches of both hosts ask. Beside: plain
-Open vSwitch (a learning bridge over a tunnel) in the same processes. Printed as well: how many packets a first
-connection sent to the controller; at most 2 are the goal. OVN is not run here.
+Every round calls a service, and a pod, that nobody has called before, so that somebody has to ask. Beside: OVN on two
+hosts of its own, where every round calls a load balancer, and an address, that nobody has called; plain Open vSwitch (a
+learning bridge over a tunnel) in the same processes as ours. Printed as well: how many packets a first connection sent
+to the controller; at most 2 are the goal, and no more time than OVN takes, although ours asks.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.ovn import OvnFleet, ovn_fleet
 from bench.plain import PLAIN_SERVER, plain_ovs
 from bench.pods import SERVICE_BLOCK, SERVICE_IP, Fleet, World, dotted, inside, one_service
 from bench.report import arguments, number
 
 CONNECTOR = Path(__file__).with_name("connector.py")
 PORT, PAUSE_SECONDS, WARM_CONNECTS = "80", 0.5, 60
+OVN_BLOCK = "10.6"
 
 
 def times(where: list[str], address: str, count: int, pause: float) -> list[float]:
@@ -62,32 +65,57 @@ def world(rounds: int) -> World:
     return made
 
 
-def measure(fleet: Fleet, rounds: int) -> list[str]:
+class Other:
+    """OVN: its caller, and the addresses that a round calls."""
+
+    def __init__(self, fleet: OvnFleet, rounds: int) -> None:
+        gateway = f"{OVN_BLOCK}.0.1"
+        fleet.add_switch("red", gateway)
+        self.caller = fleet.add_pod("oc", "red", "o1", gateway, f"{OVN_BLOCK}.1.1")
+        servers = [f"{OVN_BLOCK}.2.{number}" for number in range(1, 2 * rounds + 3)]
+        self.servers = [fleet.add_pod(f"os{turn}", "red", "o2", gateway, one) for turn, one in enumerate(servers)]
+        self.pods, behind = servers[: rounds + 1], servers[rounds + 1 :]
+        self.services = [f"10.96.1.{number}" for number in range(1, rounds + 2)]
+        for service, pod in zip(self.services, behind, strict=True):
+            fleet.add_service("red", service, PORT, pod)
+        fleet.central.sync()
+
+
+def measure(fleet: Fleet, other: Other, rounds: int) -> list[str]:
     """All ways, first and warm, interleaved."""
     caller = inside(fleet, "a/c-1")
     client, server = plain_ovs(fleet, "h1", "h2")
-    plain, serving = ["ip", "netns", "exec", client], serve(["ip", "netns", "exec", server])
-    first: dict[str, list[float]] = {"Service IP": [], "pod IP": []}
-    warm: dict[str, list[float]] = {"Service IP": [], "pod IP": [], "plain OVS": []}
-    asked = dict.fromkeys(first, 0)
+    plain, servers = ["ip", "netns", "exec", client], list[subprocess.Popen[str]]()
+    first: dict[str, list[float]] = {name: [] for name in ("Service IP", "pod IP", "OVN Service IP", "OVN pod IP")}
+    warm: dict[str, list[float]] = {name: [] for name in (*first, "plain OVS")}
+    asked = dict.fromkeys(("Service IP", "pod IP"), 0)
     try:
-        # The hosts find each other once: a tunnel's first packet waits for ARP of the underlay, with any control plane.
-        times(caller, SERVICE_IP, 1, 0)
-        times(plain, PLAIN_SERVER, 1, 0)
+        # Hosts find each other once: a tunnel's first packet waits for ARP of the underlay, with any control plane.
+        servers += map(serve, (["ip", "netns", "exec", server], *other.servers))
+        known = [(caller, SERVICE_IP), (plain, PLAIN_SERVER), (other.caller, other.pods[-1])]
+        for where, address in (*known, (other.caller, other.services[-1])):
+            times(where, address, 1, 0)
         for turn in range(rounds):
             pod = fleet.world.pods[f"a/pod{turn}-1"]
-            for name, address in {"Service IP": SERVICE_BLOCK + 20 + turn, "pod IP": pod.address}.items():
+            for name, where, address in (
+                ("Service IP", caller, dotted(SERVICE_BLOCK + 20 + turn)),
+                ("OVN Service IP", other.caller, other.services[turn]),
+                ("pod IP", caller, dotted(pod.address)),
+                ("OVN pod IP", other.caller, other.pods[turn]),
+            ):
                 before = fleet.asked()
-                first[name] += times(caller, dotted(address), 1, PAUSE_SECONDS)
-                asked[name] += fleet.asked() - before
-                warm[name] += times(caller, dotted(address), WARM_CONNECTS // rounds + 1, 0.01)[1:]
+                first[name] += times(where, address, 1, PAUSE_SECONDS)
+                if name in asked:
+                    asked[name] += fleet.asked() - before
+                warm[name] += times(where, address, WARM_CONNECTS // rounds + 1, 0.01)[1:]
             warm["plain OVS"] += times(plain, PLAIN_SERVER, WARM_CONNECTS // rounds + 1, 0.01)[1:]
             print(f"  round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
     finally:
-        os.killpg(serving.pid, 9)
-        serving.wait()
+        for serving in servers:
+            os.killpg(serving.pid, 9)
+            serving.wait()
     return [
-        *(line(f"{name}, first", first[name], asked[name] / rounds) for name in first),
+        *(line(f"{name}, first", first[name], asked[name] / rounds if name in asked else None) for name in first),
         *(line(f"{name}, warm", values) for name, values in warm.items()),
     ]
 
@@ -98,9 +126,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         Fleet(Path(directory), world(chosen.rounds), ["h1", "h2"]) as fleet,
+        ovn_fleet(fleet) as other,
     ):
         fleet.wait_until_ready()
-        lines = measure(fleet, chosen.rounds)
+        lines = measure(fleet, Other(other, chosen.rounds), chosen.rounds)
     print(f"connects across two hosts: ms, {chosen.rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
     print("\n".join(lines))
 
