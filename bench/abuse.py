@@ -5,18 +5,22 @@
 Two hosts (userspace datapath), the real database and controller, trafgen in the rogue pod. Spoofed traffic of each
 kind: how many packets reach the victim, and how many are counted for the rogue pod and the reason. A scan of 1,000
 destinations: packet-ins and refusing flows. Bogus flows of each kind at a rate: connections of another pod of the same
-host that succeed, and their p99, beside those without the rogue. Other controllers and forged VXLAN are not measured
-here yet. Packets that do not fit into the socket of the port are never seen by the switch.
+host that succeed, and their p99, beside those without the rogue. Forged VXLAN comes from a machine on the underlay that
+is no host: in its own name, in made-up names, and in that of a host (with other networks, or other pods, than are
+there). Other controllers are not measured here yet. Packets that do not fit into the socket of the port are never seen
+by the switch.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +29,14 @@ sys.path.append(str(Path(__file__).parents[1] / "controller" / "tests"))
 
 from bench import report
 
-from contract.real import wait_for
-from policy.live import Fleet, dotted, mac_text
+from contract.real import run, wait_for
+from policy.live import VTEP_BLOCK, Fleet, dotted, mac_text
 from policy.tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, TCP, ExportPlan, PodPlan, World
 from simulator.packets import packed
 
 TOOLS = {"trafgen": "netsniff-ng", "tcpdump": "tcpdump"}  # and their packages
-VIRTUAL = "0a:00:00:00:00:01"
+VIRTUAL, STRANGER_MAC = "0a:00:00:00:00:01", "02:00:00:00:00:77"
+STRANGER_NUMBER = 77  # the end of the stranger's address on the underlay
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 SETTLE_SECONDS = 6.0  # statistics of interfaces are written every five
 SHOWN = 3  # frames that came to the victim
@@ -51,6 +56,10 @@ def world() -> World:
 
 def _bytes(data: bytes) -> str:
     return ", ".join(f"{byte:#04x}" for byte in data)
+
+
+def _packed(text: str) -> bytes:
+    return ipaddress.ip_address(text).packed
 
 
 def _mac(text: str) -> bytes:
@@ -105,6 +114,18 @@ class Frames:
             "spoofed_nd": self.nd(),
         }
 
+    def vxlan(self, ends: tuple[bytes, str, bytes], vni: str, source: str) -> str:
+        """A datagram for the victim, in VXLAN; `ends`: MAC address, sending and receiving VTEP of the outer packet."""
+        mac, sender, receiver = ends
+        ethernet = _bytes(mac + _mac(STRANGER_MAC) + b"\x08\x00")
+        outer = (
+            f"{_bytes(bytes((0x45, 0, 0, 78)))}, drnd(2), 0, 0, 64, 17, csumip(14, 33), {sender}, {_bytes(receiver)}"
+        )
+        udp = f"drnd(2), {_bytes((4789).to_bytes(2, 'big'))}, 0, 58, 0, 0, 0x08, 0, 0, 0, {vni}, 0"
+        inner = _bytes(self.victim_mac + _mac(VIRTUAL) + bytes.fromhex("08004500001c000100004011"))
+        datagram = f"csumip(64, 83), {source}, {_bytes(self.victim)}, drnd(4), 0, 8, 0, 0"
+        return f"{{ {ethernet}, {outer}, {udp}, {inner}, {datagram} }}"
+
     def bogus(self) -> dict[str, str]:
         """Kinds of first packets that lead nowhere."""
         anybody = f"{_bytes(packed(POD_BLOCK)[:2])}, drnd(2)"
@@ -127,14 +148,14 @@ class Bench:
         self.rogue, self.victim, self.server = pods["c/w-1"], pods["a/s-1"], pods["a/s-2"]
         self.frames = Frames(self.rogue, self.victim)
 
-    def generate(self, frame: str, count: int, rate: int, gap: str = "") -> subprocess.Popen[bytes]:
-        """Send `count` packets out of the rogue pod."""
+    def generate(self, frame: str, count: int, rate: int, gap: str = "", where: str = "") -> subprocess.Popen[bytes]:
+        """Send `count` packets out of the rogue pod, or out of another namespace."""
         path = self.fleet.directory / "trafgen.cfg"
         path.write_text(frame + "\n")
         command = ["trafgen", "--dev", "eth0", "--conf", path, "--num", str(count), "--cpus", "1"]
         command += ["--gap", gap] if gap else ["--rate", f"{rate}pps"]
         return subprocess.Popen(
-            ["ip", "netns", "exec", self.fleet._pod_namespace(self.rogue), *map(str, command)],
+            ["ip", "netns", "exec", where or self.fleet._pod_namespace(self.rogue), *map(str, command)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -152,9 +173,9 @@ class Bench:
             time.sleep(SETTLE_SECONDS)
         return last
 
-    def received(self) -> int:
+    def received(self, host: str = "h1") -> int:
         """Packets that the datapath has dropped; what has not fitted into the socket of the port it has never seen."""
-        shown = self.fleet.hosts["h1"].appctl("coverage/read-counter", "drop_action_of_pipeline")
+        shown = self.fleet.hosts[host].appctl("coverage/read-counter", "drop_action_of_pipeline")
         return int(shown)
 
     @contextmanager
@@ -176,10 +197,52 @@ class Bench:
             capture.terminate()
             found += filter(None, capture.communicate(timeout=10)[0].splitlines())
 
-    def counted(self) -> dict[str, int]:
-        """Reason → packets counted for the rogue pod."""
+    def counted(self) -> Counter[str]:
+        """Reason → packets counted for the rogue pod, or for VTEPs."""
         rows = json.loads(self.fleet.api("/v1/drops"))["drops"]
-        return {row["reason"]: row["packets"] for row in rows if row["sender"] == f"pod {self.rogue.key}"}
+        found = Counter[str]()
+        for row in rows:
+            if row["sender"] == f"pod {self.rogue.key}" or row["sender"].startswith("VTEP"):
+                found[row["reason"]] += row["packets"]
+        return found
+
+    def senders(self) -> list[str]:
+        """The VTEPs that something is counted for."""
+        rows = json.loads(self.fleet.api("/v1/drops"))["drops"]
+        return sorted({row["sender"] for row in rows if row["sender"].startswith("VTEP")})
+
+    def stranger(self) -> str:
+        """A namespace on the underlay that is no host, but a router, as who sends in a host's name comes through one.
+
+        Open vSwitch learns from tunneled packets which MAC address a VTEP has, so it sends answers by the same way.
+        """
+        name = f"{self.fleet.prefix}stranger"
+        self.fleet.add_namespace(name)
+        self.fleet.link(f"{STRANGER_NUMBER}u", name, "eth0")
+        run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
+            "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0")  # fmt: skip
+        self.fleet.ip(name, "link", "set", "eth0", "address", STRANGER_MAC)
+        self.fleet.ip(name, "addr", "add", f"{VTEP_BLOCK}.{STRANGER_NUMBER}/24", "dev", "eth0")
+        return name
+
+    def forgeries(self) -> dict[str, str]:
+        """What the stranger sends, by whose name it uses."""
+        hosts = self.fleet.hosts
+        (mac,) = json.loads(run("ip", "-n", hosts["h2"].namespace, "-j", "link", "show", "br-phy"))
+        receiver, member = (_packed(f"{VTEP_BLOCK}.{hosts[name].number}") for name in ("h2", "h1"))
+        own, bystander = _packed(f"{VTEP_BLOCK}.{STRANGER_NUMBER}"), self.fleet.world.pods["b/u-1"].address
+        vni = _bytes(self.fleet.world.networks["red"].to_bytes(3, "big"))
+        from_pod, nobody = _bytes(packed(bystander)), f"{_bytes(packed(POD_BLOCK)[:3])}, dinc(100, 250)"
+
+        def frame(sender: str, vni: str, source: str) -> str:
+            return self.frames.vxlan((_mac(mac["address"]), sender, receiver), vni, source)
+
+        return {
+            "its own VTEP": frame(_bytes(own), vni, from_pod),
+            "any VTEP": frame(f"{_bytes(own[:1])}, 100, drnd(2)", vni, from_pod),
+            "a host's VTEP, any network": frame(_bytes(member), "0x77, drnd(2)", from_pod),
+            "a host's VTEP, pods that are not there": frame(_bytes(member), vni, nobody),
+        }
 
     def connects(
         self, seconds: float | None = None, during: subprocess.Popen[bytes] | None = None
@@ -213,6 +276,26 @@ def spoofing(bench: Bench, count: int, rate: int) -> None:
         print(f"  {reason}: {fate}, {len(arrived)} frames came to the victim; {beside}", flush=True)
         for line in arrived[:SHOWN]:
             print(f"    {line}")
+
+
+def forging(bench: Bench, count: int, rate: int) -> None:
+    """S2: VXLAN from somebody who is no host."""
+    where, reason = bench.stranger(), "forged_tunnel"
+    for name, frame in bench.forgeries().items():
+        before, received, asked = bench.settled(reason), bench.received("h2"), bench.fleet.asked()
+        with bench.arrivals() as arrived:
+            process = bench.generate(frame, count, rate, where=where)
+            failed, took = bench.connects(during=process)
+            bench.finished(process)
+        counted, taken = bench.settled(reason) - before, bench.received("h2") - received
+        share = len(took) / max(1, len(took) + failed)
+        fate = f"{count} sent, {taken} seen and dropped by the datapath, {counted} counted as forged"
+        cost = f"{bench.fleet.asked() - asked} packet-ins"
+        beside = f"bystander {len(took)} of {len(took) + failed} connections ({share:.3f})"
+        print(f"  VXLAN, {name}: {fate}, {len(arrived)} frames came to the victim; {cost}; {beside}", flush=True)
+        for line in arrived[:SHOWN]:
+            print(f"    {line}")
+    print(f"  counted for: {', '.join(bench.senders())}")
 
 
 def scan(bench: Bench) -> None:
@@ -261,6 +344,7 @@ def main() -> int:
         scan(bench)
         print(f"S2: {options.packets} packets of each kind; goal 0 delivered, bystander ≥ 0.99")
         spoofing(bench, options.packets, options.rates[0])
+        forging(bench, options.packets, options.rates[0])
         print("P3: another pod's connections beside a rogue; goal all of them")
         starvation(bench, options.rates, options.seconds)
     return 0

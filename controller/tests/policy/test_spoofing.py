@@ -10,14 +10,18 @@ import pytest
 
 from qnet_controller.controller.drops import COOKIE, COOKIE_MASK, Drops
 from qnet_controller.controller.metrics import Metrics
+from qnet_controller.model import objects as o
 from qnet_controller.pipeline import messages as m
 from qnet_controller.pipeline.messages import Feature, InstalledFlow, Traffic
+from qnet_controller.pipeline.recover import recover
+from qnet_controller.pipeline.strangers import MOST_ALIKE, STRANGERS, Source
 from simulator import packets as p
 from simulator.fabric import Node
+from simulator.packets import packed
 
 from .probe import Prober
 from .scene import SIP, opened
-from .tenants import IPV6, PodPlan, pod_object
+from .tenants import IPV6, POD_BLOCK, PodPlan, pod_object
 from .test_simulated import HOSTS
 
 
@@ -159,3 +163,72 @@ def test_forged_vxlan_is_counted_for_its_sender(prober: Prober, wrong: dict[str,
 def test_reasons_have_a_part_of_the_cookie_of_their_own() -> None:
     reasons = {feature for feature in Feature if feature & m.DROP_REASONS}
     assert {one for one in Feature if m.cookie(one, "pod a/p", ()) & COOKIE_MASK == COOKIE} == reasons
+
+
+def test_many_strangers_are_refused_as_one_and_hosts_are_not(prober: Prober) -> None:
+    node, pods = prober.fabric.nodes["h1"], prober.world.pods
+    packet = p.tcp(pods["b/u-2"].address, 1, pods["a/s-1"].address, 80, p.SYN)
+    before = prober.fabric.asked()
+    for number in range(200):
+        forged = {"tun_id": 100, "tun_src": 0x01020300 + number, "tun_dst": HOSTS["h1"][1]}
+        assert not prober.fabric.inject(node, 1, packet.copy(), forged)
+    assert prober.fabric.asked() - before == MOST_ALIKE + 1
+    prober.fabric.foretells = False
+    for _ in range(8):
+        opened(prober, "b/u-2", SIP)
+    assert STRANGERS in node.program.demands
+    roots = [InstalledFlow(flow.key, flow.cookie) for flow in node.switch.flows.values() if flow.hard_timeout]
+    assert STRANGERS in map(recover, roots), "a new master does not know the refusal"
+    stranger = prober.fabric.model.hosts["h2"]
+    prober.fabric.apply([replace(stranger, name="h4", vteps=((0x01020300 + 7).to_bytes(4, "big"),), datapath_id=4)])
+    asked = prober.fabric.asked()
+    forged = {"tun_id": 100, "tun_src": 0x01020300 + 7, "tun_dst": HOSTS["h1"][1]}
+    assert not prober.fabric.inject(node, 1, packet.copy(), forged)
+    assert prober.fabric.asked() == asked + 1, "a host's own address is asked about, although strangers are refused"
+    fabric = prober.fabric
+    fabric.wait(fabric.settings.drop_timeout_seconds + 1)
+    assert STRANGERS not in node.program.demands
+
+
+def test_many_networks_in_a_hosts_name_are_refused_as_one(prober: Prober) -> None:
+    node, fabric, packet = prober.fabric.nodes["h1"], prober.fabric, forged(prober)
+    for vni in range(5000, 5100):
+        assert not fabric.inject(node, 1, packet.copy(), from_host("h3", vni))
+    assert fabric.asked() == MOST_ALIKE + 1
+    fabric.foretells = False
+    for _ in range(8):
+        opened(prober, "b/u-2", SIP)
+    assert Source(packed(HOSTS["h3"][1]), None, None) in node.program.demands
+    fabric.apply([o.Network("late", 5050, (o.Subnet(packed(0x0A4D0000), 24),), ())])
+    asked = fabric.asked()
+    assert not fabric.inject(node, 1, packet.copy(), from_host("h3", 5050))
+    assert fabric.asked() == asked + 1, "a network that is there now is asked about"
+
+
+def test_many_pods_in_a_hosts_name_are_refused_as_one(prober: Prober) -> None:
+    node, fabric, packet = prober.fabric.nodes["h1"], prober.fabric, forged(prober)
+    for number in range(100):
+        made_up = replace(packet.copy(), source=POD_BLOCK + 100 + number)
+        assert not fabric.inject(node, 1, made_up, from_host("h3", 100))
+    assert fabric.asked() == MOST_ALIKE + 1
+    assert Source(packed(HOSTS["h3"][1]), 100, None) in node.program.demands
+    fabric.foretells = False
+    for _ in range(8):
+        opened(prober, "b/u-2", SIP)
+    # A pod that comes to the host meanwhile is asked about at once.
+    late = prober.world.new_pod("b/u", "h3")
+    fabric.apply([pod_object(late)])
+    fabric.plug(pod_object(late), "h3")
+    for _ in range(8):
+        opened(prober, late.key, SIP)
+
+
+def forged(prober: Prober) -> p.Packet:
+    """A first packet that would be allowed."""
+    pods = prober.world.pods
+    return p.tcp(pods["b/u-2"].address, 1, pods["a/s-1"].address, 80, p.SYN)
+
+
+def from_host(host: str, vni: int) -> dict[str, int]:
+    """The outer packet, to h1."""
+    return {"tun_id": vni, "tun_src": HOSTS[host][1], "tun_dst": HOSTS["h1"][1]}

@@ -13,9 +13,10 @@ from qnet_controller.decide.decide import Origin, Question, decide
 from qnet_controller.model import objects as o
 from qnet_controller.model.model import Model
 from qnet_controller.pipeline import messages as m
-from qnet_controller.pipeline.demands import WHOLE, Pair, Settings, Source, Target
+from qnet_controller.pipeline.demands import WHOLE, Pair, Settings, Target
 from qnet_controller.pipeline.program import SwitchProgram
 from qnet_controller.pipeline.scopes import Block, Scope
+from qnet_controller.pipeline.strangers import Source
 from simulator.fabric import START
 from simulator.packets import packed
 from simulator.switch import Switch

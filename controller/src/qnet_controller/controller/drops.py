@@ -102,7 +102,7 @@ class Drops:
             more = traffic.packets - known if traffic.packets >= known else traffic.packets
             reason = flow.cookie >> 48 & 0xFF
             if more and reason in TEXTS:
-                self._add(Source(host, _sender(flow.key, pods), Feature(reason)), more)
+                self._add(Source(host, _sender(flow.key, pods, Feature(reason)), Feature(reason)), more)
         self._seen[datapath_id] = now
 
     def _add(self, source: Source, packets: int) -> None:
@@ -125,11 +125,13 @@ class Drops:
         return {"drops": rows, "events": list(self._events)}
 
 
-def _sender(key: FlowKey, pods: Mapping[int, str]) -> str:
+def _sender(key: FlowKey, pods: Mapping[int, str], reason: Feature) -> str:
     terms = {name: value for name, value, _ in key[2]}
     for ip in FAMILIES:
         vtep = terms.get(ip.tunnel_source.name)
         if vtep is not None:
             return f"VTEP {names.address_text(vtep.to_bytes(ip.bytes, 'big'))}"
+    if reason is Feature.FORGED_TUNNEL:
+        return "VTEPs of no host"
     port = terms.get("in_port", terms.get("reg3", 0))
     return f"pod {pods[port]}" if port in pods else f"port {port}"

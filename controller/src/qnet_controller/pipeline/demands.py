@@ -47,6 +47,7 @@ from .parts import Parts
 from .parts import Settings as Settings
 from .quarantine import Quarantine, quarantine_program
 from .scopes import Scope, scope_program
+from .strangers import EXACT, Source, is_wide, wide_program
 from .tables import Table
 from .wanted import Part as Part
 from .wanted import Program as Program
@@ -66,14 +67,6 @@ class Pair(NamedTuple):
     group: int
     address: Address
     prefix: int = WHOLE
-
-
-class Source(NamedTuple):
-    """Packets from a VTEP; with a VNI and an address when those before are known good."""
-
-    vtep: Address
-    vni: int | None
-    address: Address | None
 
 
 class Target(NamedTuple):
@@ -221,12 +214,13 @@ class Compiler(Parts):
         port = self.tunnel_port()
         if port is None:
             return None
+        if is_wide(self.model, source):
+            return wide_program(self.model, port, source, self.settings.drop_timeout_seconds)
         program = Program()
         program.depends.add(HOSTS)
         if source.vni is None or source.address is None:
-            # Refused for its VTEP or VNI alone: over as soon as those are known.
-            known = source.vtep in self.model.host_by_vtep
-            if known and (source.vni is None or source.vni in self.model.network_by_vni):
+            # Refused for its VTEP or VNI alone.
+            if source.vni is not None and source.vtep not in self.model.host_by_vtep:
                 return None
             network = self.model.network_by_vni.get(source.vni) if source.vni is not None else None
         else:
@@ -245,14 +239,14 @@ class Compiler(Parts):
 
     def _refused_source(self, port: int, source: Source) -> Flow:
         terms: list[tuple[Field, int]] = [(IN_PORT, port), (family(source.vtep).tunnel_source, number(source.vtep))]
-        priority = 160
+        priority = EXACT + 20
         if source.vni is not None:
             terms.append((TUN_ID, source.vni))
-            priority = 150
+            priority = EXACT + 10
         if source.address is not None:
             ip = family(source.address)
             terms += [ip.term, (ip.source, number(source.address))]
-            priority = 140
+            priority = EXACT
         return flow(
             Table.ADMISSION, priority, match(*terms), (), Feature.FORGED_TUNNEL, f"vtep {source.vtep.hex()}",
             hard=self.settings.drop_timeout_seconds, notify=True,

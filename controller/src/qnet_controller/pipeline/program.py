@@ -179,6 +179,7 @@ class SwitchProgram:
             affected = set().union(*(self._dependents.get(touch, ()) for touch in touched))
         affected |= {Local(str(key)) for what, key in touched if what == "pod"}
         affected |= arrivals(self._model, self._datapath_id, touched)
+        affected |= self._refusals.wide
         changed: dict[Owner, Program | None] = {}
         for owner in affected:
             match owner:
@@ -293,7 +294,7 @@ class SwitchProgram:
         sender = self._compiler.sender(source)
         group = self._model.groups.get(sender.group) if sender else None
         if group is None:
-            return Answer(self._demand([source], now))
+            return Answer(self._demand([self._refusals.of_tunnel(source)], now))
         pair = self._compiler.pair(Origin.TUNNEL, vni, group.number, addresses.target)
         return self._answer(packet, pair, addresses, [source], now)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from ..decide.decide import Origin
 from .arrivals import Arrival
-from .demands import Demand, Pair, Source, Target
+from .demands import Demand, Pair, Target
 from .family import FAMILIES
 from .fields import ETH_TYPE, ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
 from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
 from .scopes import Scope, recovered
+from .strangers import STRANGERS, Source
 from .tables import Table
 
 _ROOTS = {
@@ -50,6 +51,8 @@ def recover(item: InstalledFlow) -> Demand | None:
         if vtep is not None:
             source = _address(matching, *(family.source for family in FAMILIES))
             return Source(vtep, _whole(matching, TUN_ID), source)
+        if item.cookie >> 48 & 0xFF == Feature.FORGED_TUNNEL:
+            return STRANGERS
     return None
 
 
