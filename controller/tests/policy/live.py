@@ -115,6 +115,8 @@ class Vswitch:
         fleet.add_namespace(inside)
         fleet.link(f"{self.number}u", inside, "under")
         fleet.link(f"{self.number}m", inside, "mgmt")
+        # The kernel sees what comes to `under` as well; its address is that of br-phy, which alone answers for it.
+        run("ip", "netns", "exec", inside, "sysctl", "-qw", "net.ipv4.conf.under.arp_ignore=1")
         fleet.ip(inside, "addr", "add", f"{MANAGEMENT_BLOCK}.{self.number}/24", "dev", "mgmt")
         stack.enter_context(
             database(self.directory, "Open_vSwitch", VSWITCH_SCHEMA, "--private-key=db:Open_vSwitch,SSL,private_key")
