@@ -53,5 +53,5 @@ def test_what_is_refused_is_not_told(prober: Prober) -> None:
     node = prober.fabric.port(pod_object(prober.world.pods["a/t-1"]))[0]
     told = Pair(Origin.TUNNEL, 100, prober.world.groups["b"], packed(target))
     assert told not in node.program.demands
-    assert node.program.foretold(told, packed(prober.world.pods["b/v-1"].address), prober.fabric.clock.now) == ()
+    assert node.program.foresee([told], [packed(prober.world.pods["b/v-1"].address)], prober.fabric.clock.now) == ()
     assert elsewhere(prober, "b/v-1") == before

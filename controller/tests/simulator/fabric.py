@@ -312,7 +312,7 @@ class Fabric:
         for datapath_id, arriving in ends(self.model, pair):
             node = next(node for node in self.nodes.values() if node.switch.datapath_id == datapath_id)
             if node is not caller:
-                self._send(node, node.program.foretold(arriving, source, self.clock.now))
+                self._send(node, node.program.foresee([arriving], [source], self.clock.now))
 
     def _carry(self, node: Node, emission: Emission, deliveries: list[Delivery], waiting: Waiting) -> None:
         name = node.switch.ports[emission.port]

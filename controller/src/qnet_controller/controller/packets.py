@@ -91,7 +91,7 @@ class Packets:
             if switch.ended:
                 self._end(switch)
             try:
-                commands = program.foretold(arriving, source, now)
+                commands = program.foresee([arriving], [source], now)
                 switch.session.send(commands)
             except Exception:
                 LOG.exception("cannot tell %s what it will be asked for", switch.host)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..decide.decide import Kind, Origin
 from ..model.model import HOSTS, Model, Touch, Touches, copied
@@ -52,18 +51,7 @@ from .quarantine import Conducts, Quarantine
 from .recover import recover
 from .refusals import Refusals
 from .tables import Table
-from .wanted import Part, Program
-
-
-class Local(NamedTuple):
-    """The owner of a local pod's flows."""
-
-    pod: str
-
-
-class Frame(NamedTuple):
-    """The owner of the static flows."""
-
+from .wanted import Frame, Local, Part, Program
 
 _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
@@ -273,13 +261,6 @@ class SwitchProgram:
         allowed = [pair for pair, verdict in verdicts if verdict and not verdict.refused]
         ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
         return self._demand((), now, [*(more for way in ways for more in back(self._compiler, *way)), *allowed])
-
-    def foretold(self, pair: Pair, source: Address, now: float) -> Commands:
-        """Have what a packet of this pair from `source` would ask for, unless it is refused."""
-        verdict = self._compiler.verdict(pair, now)
-        if verdict is None or verdict.refused:
-            return ()
-        return self._demand((), now, [pair, *back(self._compiler, pair, source)])
 
     @property
     def demands(self) -> frozenset[Demand]:

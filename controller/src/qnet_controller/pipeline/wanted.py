@@ -10,6 +10,16 @@ from ..model.model import Touch
 from .messages import Flow, FlowKey, Group
 
 
+class Local(NamedTuple):
+    """The owner of a local pod's flows."""
+
+    pod: str
+
+
+class Frame(NamedTuple):
+    """The owner of the static flows."""
+
+
 class Part(NamedTuple):
     """Flows that many owners need alike, wanted as long as one of them does: `what` they are, and for which object.
 
