@@ -21,6 +21,11 @@ NO_PENALTY = Limits(penalty=0.0)
 STREAMS, PER_STREAM, IN_MEMORY = 60, 20, 20_000
 
 
+def described(data: bytes) -> list[object]:
+    """Everything that is read of a flow description."""
+    return [*reading.flows(data), *reading.counted_flows(data), *reading.counted_flows(data, used=True)]
+
+
 def digest(data: bytes) -> None:
     """Read one framed message as the session does."""
     kind = data[1]
@@ -29,12 +34,13 @@ def digest(data: bytes) -> None:
         Type.HELLO: codec.read_hello, Type.ERROR: codec.read_error, Type.FEATURES_REPLY: codec.read_features,
         Type.PACKET_IN: reading.packet_in, Type.FLOW_REMOVED: reading.flow_removed,
         Type.PORT_STATUS: codec.read_port_status, Type.ROLE_REPLY: codec.read_role,
-        Type.ROLE_STATUS: codec.read_role_status,
+        Type.ROLE_STATUS: codec.read_role_status, Type.REQUESTFORWARD: reading.foreign_request,
     }  # fmt: skip
     if kind == Type.MULTIPART_REPLY:
         parts = {
-            Multipart.FLOW_DESC: reading.flows, Multipart.GROUP_STATS: reading.groups,
-            Multipart.METER_DESC: reading.meters, Multipart.PORT_DESC: codec.read_ports,
+            Multipart.FLOW_DESC: described, Multipart.FLOW_MONITOR: reading.foreign_flows,
+            Multipart.GROUP_STATS: reading.groups, Multipart.METER_DESC: reading.meters,
+            Multipart.PORT_DESC: codec.read_ports,
         }  # fmt: skip
         list(parts[Multipart(int.from_bytes(data[8:10], "big"))](data))
     elif kind in readers:
