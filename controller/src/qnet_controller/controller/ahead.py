@@ -17,7 +17,7 @@ from .switch import Switch
 
 MOST = 1 << 14
 """Parts that are worked out, half of what is remembered; in a larger fleet the others wait until they are asked."""
-FIRST_SECONDS, PAUSE_SECONDS = 1.0, 0.001
+FIRST_SECONDS, PAUSE_SECONDS = 1.0, 0.004
 
 
 class Ahead:
