@@ -81,10 +81,12 @@ def ask(protocol: str, address: str, port: int, times: int) -> dict[str, object]
     return {"answers": answers, "errors": errors}
 
 
-def ask_http(address: str, port: int) -> str:
-    """Fetch / over a new connection, and return the name of the workload that answered."""
+def ask_http(address: str, port: int, under_way: float = 0.0) -> str:
+    """Fetch / over a new connection, which says nothing for `under_way` seconds; returns the workload that answered."""
     connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT_SECONDS)
     with contextlib.closing(connection):
+        connection.connect()
+        time.sleep(under_way)
         connection.request("GET", "/", headers={"Connection": "close"})
         return connection.getresponse().headers["X-Qnet-Pod"]
 
@@ -94,7 +96,7 @@ def told_to_stop() -> bool:
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
-def load(address: str, port: int, seconds: float, every: float) -> dict[str, object]:
+def load(address: str, port: int, seconds: float, every: float, under_way: float = 0.0) -> dict[str, object]:
     """Ask over a new connection every `every` seconds, until told to stop or for `seconds`.
 
     Returns rows of [when (Unix seconds), name or null, error or null].
@@ -106,7 +108,7 @@ def load(address: str, port: int, seconds: float, every: float) -> dict[str, obj
         began = time.monotonic()
         when = time.time()
         try:
-            rows.append((when, ask_http(address, port), None))
+            rows.append((when, ask_http(address, port, under_way), None))
         except (OSError, http.client.HTTPException) as error:
             rows.append((when, None, str(error) or type(error).__name__))
         time.sleep(max(0.0, every - (time.monotonic() - began)))
@@ -199,7 +201,7 @@ def main(argv: list[str]) -> None:
     elif verb == "ask":
         print(json.dumps(ask(rest[0], rest[1], int(rest[2]), int(rest[3]))))
     elif verb == "load":
-        print(json.dumps(load(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
+        print(json.dumps(load(rest[0], int(rest[1]), *map(float, rest[2:]))))
     elif verb == "hold":
         print(json.dumps(hold(rest[0], int(rest[1]), float(rest[2]), float(rest[3]))))
     elif verb == "watch-icmp":

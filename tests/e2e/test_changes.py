@@ -15,19 +15,24 @@ import yaml
 from tests.e2e.fleet import ROOT, Fleet, Pod
 
 IMAGE_IP, IMAGE_PORT = "10.96.0.20", 8081  # inventories/fop
-SECONDS = 600
+SECONDS, LONG_REQUESTS = 600, 8
 pytestmark = pytest.mark.timeout(900)
 
 
 def test_scaling_under_constant_requests_fails_none(fop: Fleet, pods: dict[str, Pod]) -> None:
     caller = pods["fop/agents-1"]
-    with fop.running(caller, "probe.py", "load", IMAGE_IP, IMAGE_PORT, SECONDS, 0.05) as load:
-        load.wait_until_ready()
+    with ExitStack() as stack:
+        # Many requests, and long ones beside them: some are under way whenever a backend comes or goes.
+        ways = [(0.05, 0.0), *[(1.0, 1.0)] * LONG_REQUESTS]
+        asked = ("probe.py", "load", IMAGE_IP, IMAGE_PORT, SECONDS)
+        loads = [stack.enter_context(fop.running(caller, *asked, *map(str, way))) for way in ways]
+        for load in loads:
+            load.wait_until_ready()
         fop.play("pods", "fop", fop_image_replicas=5)
         more = who_answers(fop, caller)
         fop.play("pods", "fop", fop_image_replicas=3)
         fewer = who_answers(fop, caller)
-        rows = load.stop()["rows"]
+        rows = [row for load in loads for row in load.stop()["rows"]]
     names = {f"fop.image-{number}" for number in range(1, 6)}
     assert more == names
     assert fewer == names - {"fop.image-4", "fop.image-5"}
