@@ -261,41 +261,41 @@ class Bench:
 
 
 def spoofing(bench: Bench, count: int, rate: int) -> None:
-    """S2: each class, with connections of a bystander beside it."""
+    """S2: each class that the rogue pod can forge."""
     for reason, frame in bench.frames.spoofed().items():
-        before, received = bench.settled(reason), bench.received()
-        with bench.arrivals() as arrived:
-            process = bench.generate(frame, count, rate)
-            failed, took = bench.connects(during=process)
-            bench.finished(process)
-        counted = bench.settled(reason) - before
-        taken = bench.received() - received
-        share = len(took) / max(1, len(took) + failed)
-        fate = f"{count} sent, {taken} seen and dropped by the datapath, {counted} counted for the pod and reason"
-        beside = f"bystander {len(took)} of {len(took) + failed} connections ({share:.3f})"
-        print(f"  {reason}: {fate}, {len(arrived)} frames came to the victim; {beside}", flush=True)
-        for line in arrived[:SHOWN]:
-            print(f"    {line}")
+        fate(bench, reason, reason, frame, (count, rate), ("h1", ""))
 
 
 def forging(bench: Bench, count: int, rate: int) -> None:
     """S2: VXLAN from somebody who is no host."""
-    where, reason = bench.stranger(), "forged_tunnel"
+    where = bench.stranger()
     for name, frame in bench.forgeries().items():
-        before, received, asked = bench.settled(reason), bench.received("h2"), bench.fleet.asked()
-        with bench.arrivals() as arrived:
-            process = bench.generate(frame, count, rate, where=where)
-            failed, took = bench.connects(during=process)
-            bench.finished(process)
-        counted, taken = bench.settled(reason) - before, bench.received("h2") - received
-        share = len(took) / max(1, len(took) + failed)
-        fate = f"{count} sent, {taken} seen and dropped by the datapath, {counted} counted as forged"
-        cost = f"{bench.fleet.asked() - asked} packet-ins"
-        beside = f"bystander {len(took)} of {len(took) + failed} connections ({share:.3f})"
-        print(f"  VXLAN, {name}: {fate}, {len(arrived)} frames came to the victim; {cost}; {beside}", flush=True)
-        for line in arrived[:SHOWN]:
-            print(f"    {line}")
+        fate(bench, f"VXLAN, {name}", "forged_tunnel", frame, (count, rate), ("h2", where))
     print(f"  counted for: {', '.join(bench.senders())}")
+
+
+def fate(bench: Bench, name: str, reason: str, frame: str, load: tuple[int, int], way: tuple[str, str]) -> None:
+    """Send frames, with connections of a bystander beside them, and say what has become of both.
+
+    `load`: how many, and how many a second; `way`: the host that has to drop them, and the namespace that they are
+    sent from, the rogue pod's if empty.
+    """
+    (count, rate), (host, where) = load, way
+    before, received, asked = bench.settled(reason), bench.received(host), bench.fleet.asked()
+    with bench.arrivals() as arrived:
+        process = bench.generate(frame, count, rate, where=where)
+        failed, took = bench.connects(during=process)
+        bench.finished(process)
+    counted, taken = bench.settled(reason) - before, bench.received(host) - received
+    share = len(took) / max(1, len(took) + failed)
+    print(
+        f"  {name}: {count} sent, {taken} seen and dropped by the datapath, {counted} counted for sender and reason, "
+        f"{len(arrived)} frames came to the victim; {bench.fleet.asked() - asked} packet-ins; "
+        f"bystander {len(took)} of {len(took) + failed} connections ({share:.3f})",
+        flush=True,
+    )
+    for line in arrived[:SHOWN]:
+        print(f"    {line}")
 
 
 def scan(bench: Bench) -> None:

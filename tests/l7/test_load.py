@@ -25,6 +25,7 @@ from websockets.asyncio.client import ClientConnection, connect
 CHANGES = 200
 SOCKETS = 1000
 FIXED = 4  # pods that stay: they carry the WebSockets; four more come and go
+MOVED_SHARE = 0.1  # of the changes of a pod in the lab
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def wait_for(condition: object, what: str) -> None:
 class Fleet:
     """Pods of fop/agents in the intent and on the loopback."""
 
-    words: tuple[str, ...] = ("scaled down", "drained", "killed")
+    happens: frozenset[str] = frozenset({"scaled up", "started again", "scaled down", "drained", "killed"})
 
     def __init__(self, scene: Scene, intent: Intent) -> None:
         self.scene, self.intent = scene, intent
@@ -76,11 +77,8 @@ class Fleet:
         self.intent.remove_pod(number)
         self.declared.remove(number)
 
-    def move(self, number: int) -> None:
-        raise NotImplementedError("there is one host")
-
     def change(self, number: int, chance: random.Random) -> str:
-        """Something happens to a pod: it comes, goes, drains, moves, dies with or without notice, or comes back."""
+        """Something happens to a pod: it comes, goes, drains, dies with or without notice, or comes back."""
         if number not in self.declared:
             self.start(number)
             self.declare(number)
@@ -88,14 +86,12 @@ class Fleet:
         if number not in self.running:
             self.start(number)
             return "started again"  # as after a move: the address stays
-        word = chance.choice(self.words)
+        word = chance.choice(["scaled down", "drained", "killed"])
         if word == "scaled down":
             self.remove(number)
         elif word == "drained":
             self.declare(number, "draining")
             self.declare(number)
-        elif word == "moved":
-            self.move(number)
         else:
             self.stop(number)
         return word
@@ -104,7 +100,7 @@ class Fleet:
 class LabFleet(Fleet):
     """Pods of fop/agents in the lab; of ten that something happens to, one moves to the other host."""
 
-    words = (*Fleet.words * 3, "moved")
+    happens = Fleet.happens | {"moved"}
 
     def __init__(self, place: LabPlace, scene: Scene, intent: Intent) -> None:
         super().__init__(scene, intent)
@@ -122,6 +118,12 @@ class LabFleet(Fleet):
         time.sleep(0.2)
         super().remove(number)
         self.place.declared["fop/agents"].discard(f"agents-{number}")
+
+    def change(self, number: int, chance: random.Random) -> str:
+        if number in self.declared & self.running and chance.random() < MOVED_SHARE:
+            self.move(number)
+            return "moved"
+        return super().change(number, chance)
 
     def move(self, number: int) -> None:
         pod = self.place.pods[f"fop/agents-{number}"]
@@ -195,7 +197,7 @@ def test_two_hundred_changes_cost_no_request_no_reload_and_no_websocket(fleet: F
         assert await asyncio.gather(*(answer(one, "x") for one in sockets)) == before
         await asyncio.gather(*(one.close() for one in sockets))
         assert sum(counts.values()) == CHANGES
-        assert set(counts) == {"scaled up", "started again", *fleet.words}
+        assert set(counts) == fleet.happens
         print(f"changes: {counts}")
 
     def changes() -> dict[str, int]:

@@ -85,6 +85,7 @@ def packets(prober: Prober, pod: PodPlan) -> dict[str, list[p.Packet]]:
             replace(p.arp_request(mac, victim.address, SIP), eth_src=mac),
             replace(p.arp_request(mac, own, SIP), eth_src=mac, arp_op=2),
             replace(p.arp_request(other_mac, own, SIP), eth_src=mac),
+            replace(p.arp_request(mac, victim.address, own), eth_src=mac),  # about itself, in another's name
         ],
         "spoofed_nd": [
             replace(p.solicitation(mac, six + 1, SIP + IPV6), eth_src=mac),

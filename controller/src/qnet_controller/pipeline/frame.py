@@ -241,7 +241,9 @@ def _admission(pod: Pod, group_number: int, network: Network, location: Location
         if ip is IPV4:
             request = match(*sender, _ARP, (ARP_OP, _ARP_REQUEST), (ARP_SPA, address), (ARP_SHA, mac))
             yield own(200, request, *asks)
-            yield own(210, match(*sender, _ARP, (ARP_SHA, mac), (ARP_TPA, address)))
+            for claimed in (0, address):
+                about_itself = (*sender, _ARP, (ARP_SHA, mac), (ARP_SPA, claimed), (ARP_TPA, address))
+                yield own(210, match(*about_itself))
         else:
             yield own(210, match(*sender, *_solicitation(), (ND_TARGET, address)))
     own_ipv6 = [number(packed) for packed in pod.addresses if family(packed) is IPV6]
