@@ -91,13 +91,12 @@ class Packets:
             if switch.ended:
                 self._end(switch)
             try:
-                commands = program.foresee([arriving], [source], now)
-                switch.session.send(commands)
+                if commands := program.foresee([arriving], [source], now):
+                    switch.session.send(commands)
+                    self._metrics.flow_mods.labels(switch.host).inc(len(commands))
             except Exception:
                 LOG.exception("cannot tell %s what it will be asked for", switch.host)
                 self._doubt(switch)
-            else:
-                self._metrics.flow_mods.labels(switch.host).inc(len(commands))
 
     def _quarantined(self, switch: Switch, port: int) -> None:
         self._metrics.quarantines.labels(switch.host).inc()
