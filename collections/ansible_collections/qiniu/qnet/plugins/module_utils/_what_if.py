@@ -1,14 +1,14 @@
 # Copyright (c) qnet authors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a plan would do to reach, connections and flows: asked of a controller, told as text."""
+"""What a plan would do to reach, connections and flows, asked of a controller, and to L7 requests; told as text."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _plan, _receipt, _rows
+from ansible_collections.qiniu.qnet.plugins.module_utils import _l7_what_if, _plan, _receipt, _rows
 
 _LINES = 50
 # Kinds that decide nothing about packets between pods.
@@ -47,13 +47,14 @@ def _plain(value: t.Any) -> t.Any:
 
 def ask(api: str, plan: _plan.Plan) -> dict[str, t.Any]:
     """What a plan would do. Raises OSError or ValueError when no controller says it."""
-    return _receipt.ask(api, "/v1/what-if", question(plan))
+    return {**_receipt.ask(api, "/v1/what-if", question(plan)), "requests": _l7_what_if.requests(plan)}
 
 
 def text(found: t.Mapping[str, t.Any]) -> str:
     """For people."""
     lines = [f"- {_reach(item)}" for item in found["lost"]] + [f"+ {_reach(item)}" for item in found["gained"]]
     ended = found["connections_ended"]
+    lines += _l7_what_if.text(found["requests"])
     lines.append(f"connections that would be ended: {'unknown' if ended is None else ended}")
     for host in found["hosts"]:
         touched = host["flows_added"] + host["flows_removed"] + host["groups_changed"]

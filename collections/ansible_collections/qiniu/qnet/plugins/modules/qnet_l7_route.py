@@ -134,6 +134,22 @@ generation:
   returned: success
   type: int
   sample: 42
+what_if:
+  description:
+    - What the change would do. C(requests) says which requests would go where and no longer, and which balancers nginx
+      is reloaded; the other entries are those of M(qiniu.qnet.qnet_what_if).
+    - Null when no controller answers at O(controller_api).
+  returned: in check mode with diff, when there is something to change
+  type: dict
+  sample:
+    requests:
+      gained:
+        - listener: web (http port 80 of edge/balancer)
+          requests: for img.example.org prefix /image/
+          to: fop/image port 8081
+      lost: []
+      reloaded:
+        - edge/balancer
 """
 
 from ansible_collections.qiniu.qnet.plugins.module_utils import _module

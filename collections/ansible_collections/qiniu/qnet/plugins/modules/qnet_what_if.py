@@ -84,6 +84,7 @@ what_if:
   description:
     - What the change would do, as the controllers predict it from the pods, packets and connections of the moment.
       C(gained) and C(lost) say which group reaches which pod or Service IP, with which ports.
+    - C(requests) says the same of the requests of L7 listeners, and of which balancers nginx is reloaded.
   returned: success
   type: dict
   sample:
@@ -104,6 +105,10 @@ what_if:
         network: prod
         ports: tcp/80
         target: "alice/resize:main"
+    requests:
+      gained: []
+      lost: []
+      reloaded: []
     unknown: []
 """
 
