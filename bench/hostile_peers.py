@@ -28,7 +28,8 @@ from contract.test_hostile import digest
 from qnet_controller.openflow.guard import Violation
 
 
-def _context(ground: Stage, name: str) -> ssl.SSLContext:
+def switch_context(ground: Stage, name: str) -> ssl.SSLContext:
+    """What a switch of that name shows to the controllers."""
     certificate, key = ground.authority.issue(name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -40,10 +41,10 @@ def _context(ground: Stage, name: str) -> ssl.SSLContext:
 async def _assault(ground: Stage, controller: Controller, streams: int, attackers: int) -> hostile.Report:
     report = hostile.Report()
     honest = ground.plan.hosts[0]
-    bystander = hostile.Bystander(controller.port, _context(ground, honest.name), honest.datapath_id, report)
+    bystander = hostile.Bystander(controller.port, switch_context(ground, honest.name), honest.datapath_id, report)
     task = asyncio.create_task(bystander.run())
     await asyncio.wait_for(bystander.ready.wait(), 30)
-    context = _context(ground, ground.plan.hosts[1].name)
+    context = switch_context(ground, ground.plan.hosts[1].name)
     for data in hostile.KNOWN.values():
         await asyncio.gather(
             hostile.attack(controller.port, context, [data], report),

@@ -22,7 +22,7 @@ async def own(controller: Controller, generation: int, seconds: float) -> dict[s
 
 async def whole(controller: Controller, others: Others, generation: int, seconds: float) -> dict[str, Any]:
     """What has been done everywhere, as soon as every switch has confirmed it or the time is over."""
-    end = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
+    end = time.monotonic() + seconds
     while True:
         left = max(0.0, end - time.monotonic())
         asked = {"generation": generation, "seconds": left}

@@ -13,9 +13,11 @@ from ..controller.controller import Controller
 from ..controller.receipts import Part, ends_text
 from ..controller.switch import Switch
 from ..model.objects import Change, Removed
-from ..ovsdb.rows import CONVERTERS, MalformedRow, from_names
+from ..ovsdb.named import from_names
+from ..ovsdb.rows import CONVERTERS, MalformedRow
 from ..pipeline.connections import Connection, concerned, zones
 from ..pipeline.what_if import EVERYTHING, Reach, WhatIf, what_if
+from .apart import Apart
 from .others import Others
 
 ANSWER_SECONDS = 10.0
@@ -27,21 +29,38 @@ def changes_of(body: Any) -> list[Change]:
     Raises:
         MalformedRow: a change means nothing; says which and why.
     """
-    found: list[Change] = []
-    for item in body["changes"]:
-        table, row = item["table"], item.get("row")
-        if table not in CONVERTERS:
-            raise MalformedRow(f"table {table!r} is none of {', '.join(CONVERTERS)}")
-        found.append(from_names(table, row) if row is not None else Removed(CONVERTERS[table][0], item["key"]))
-    return found
+    listed = body.get("changes") if isinstance(body, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        raise MalformedRow("changes: a list of maps with table, key and row")
+    return [_change(item) for item in listed]
 
 
-async def own(controller: Controller, body: Any) -> dict[str, Any]:
+def _change(item: dict[str, Any]) -> Change:
+    table, key, row = item.get("table"), item.get("key"), item.get("row")
+    if not isinstance(table, str) or table not in CONVERTERS:
+        raise MalformedRow(f"table {table!r} is none of {', '.join(CONVERTERS)}")
+    if row is not None:
+        return from_names(table, row)
+    if not isinstance(key, str):
+        raise MalformedRow(f"key {key!r} of {table} is no text")
+    return Removed(CONVERTERS[table][0], key)
+
+
+async def own(controller: Controller, apart: Apart, body: Any) -> dict[str, Any]:
     """What the changes would do at the switches that this controller is master of."""
     changes = changes_of(body)
     groups = concerned(controller.model, changes)
     mastered = [switch for switch in controller.switches.values() if switch.ready() is not None]
     read = await asyncio.gather(*(_connections(controller, switch, groups) for switch in mastered))
+    return await apart.run(_predicted, controller, changes, mastered, read)
+
+
+def _predicted(
+    controller: Controller,
+    changes: list[Change],
+    mastered: list[Switch],
+    read: list[tuple[int, list[Connection] | str]],
+) -> dict[str, Any]:
     programs = {switch.datapath_id: program for switch in mastered if (program := switch.ready()) is not None}
     listed = {number: found for number, found in read if isinstance(found, list)}
     problems = {number: found for number, found in read if isinstance(found, str)}
@@ -90,9 +109,11 @@ def _shown(item: Reach) -> dict[str, Any]:
     }
 
 
-async def whole(controller: Controller, others: Others, body: Any) -> dict[str, Any]:
+async def whole(controller: Controller, others: Others, apart: Apart, body: Any) -> dict[str, Any]:
     """What the changes would do everywhere."""
-    mine, theirs = await asyncio.gather(own(controller, body), others.ask("/v1/what-if/own", body, ANSWER_SECONDS))
+    mine, theirs = await asyncio.gather(
+        own(controller, apart, body), others.ask("/v1/what-if/own", body, ANSWER_SECONDS)
+    )
     hosts = {host["host"]: host for answer in (mine, *theirs) for host in answer["hosts"]}
     shown = [hosts[name] for name in sorted(hosts)]
     ended = sorted({text for host in shown for text in host["connections"] or ()})

@@ -67,9 +67,9 @@ def flows(
 
     Actions are known by the master alone (`intended`), who also tells which flows are not its own.
     """
-    rows = []
+    rows, owners = [], names.Owners(model)
     for flow, traffic in found:
-        of = names.cookie_owner(model, flow.cookie)
+        of = owners.of(flow.cookie)
         if owner is not None and of != owner:
             continue
         table, priority, matching = flow.key

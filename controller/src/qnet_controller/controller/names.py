@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from ..model.model import Model
 from ..model.objects import Pod, ServiceIP
@@ -53,6 +54,22 @@ def cookie_owner(model: Model, cookie: int) -> str | None:
     wanted = cookie & 0xFFFFFFFF
     owners = (f"{kind} {key}" for kind, table in tables(model).items() for key in table)
     return next((name for name in owners if object_hash(name) == wanted), None)
+
+
+class Owners:
+    """`cookie_owner` for many cookies of one model: all names are hashed, once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        owners = (f"{kind} {key}" for kind, table in tables(self._model).items() for key in table)
+        return {object_hash(name): name for name in owners}
+
+    def of(self, cookie: int) -> str | None:
+        """The object a cookie leads back to, as `kind key`."""
+        return self._names.get(cookie & 0xFFFFFFFF) if cookie >> 56 == COOKIE_MAGIC else None
 
 
 def cookie_purpose(cookie: int) -> str:

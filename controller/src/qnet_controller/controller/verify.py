@@ -22,7 +22,7 @@ def differences(model: Model, host: str, dump: Dump, program: SwitchProgram) -> 
     looks again at what differs before it believes it.
     """
     intended, found = program.flows, {flow.key: flow.cookie for flow in dump.flows}
-    rows = []
+    rows, owners = [], names.Owners(model)
     for key in intended.keys() | found.keys():
         want, have = intended.get(key), found.get(key)
         if want is not None and want.cookie == have:
@@ -32,7 +32,7 @@ def differences(model: Model, host: str, dump: Dump, program: SwitchProgram) -> 
         row = _flow(key) | {
             "host": host,
             "problem": problem,
-            "object": names.cookie_owner(model, cookie),
+            "object": owners.of(cookie),
             "intended": actions_text(want.actions) if want else None,
         }
         rows.append(row)

@@ -21,6 +21,7 @@ from .doorkeeper import Doorkeeper, Share
 from .events import Dump, Events, Limits, Refused, SessionClosed
 from .guard import Multipart, Type, Violation
 from .outbox import Outbox
+from .reading import RawDump
 from .stream import Stream
 
 LOG = logging.getLogger(__name__)
@@ -359,19 +360,18 @@ class Session(Stream):
 
     def fetch_dump(self, done: Callable[[Dump], None], failed: Callable[[Exception], None]) -> None:
         """Ask for meters, groups and flows. `done` is called in the order of the wire, as with `fetch_ports`."""
-        meters: set[int] = set()
-        groups: set[int] = set()
+        meters: list[bytes] = []
+        groups: list[bytes] = []
 
         def flows(parts: list[bytes]) -> None:
-            found = tuple(flow for part in parts for flow in reading.flows(part))
-            self._guarded("dump", done, Dump(found, frozenset(groups), frozenset(meters)))
+            self._guarded("dump", done, RawDump(parts, groups, meters).read())
 
         def ignore(_: Exception) -> None:
             """The first request has failed already, or the connection is gone."""
 
         self._outbox.emit(codec.show_ports_of_fragments(self.next_xid()))
-        self._collect(Multipart.METER_DESC, lambda parts: meters.update(_flat(reading.meters, parts)), failed)
-        self._collect(Multipart.GROUP_STATS, lambda parts: groups.update(_flat(reading.groups, parts)), ignore)
+        self._collect(Multipart.METER_DESC, meters.extend, failed)
+        self._collect(Multipart.GROUP_STATS, groups.extend, ignore)
         self._collect(Multipart.FLOW_DESC, flows, ignore)
 
     def monitor(self, on: bool) -> None:
@@ -390,19 +390,37 @@ class Session(Stream):
         if not isinstance(error, SessionClosed):
             LOG.warning("%s does not report what others change in it: %s", self, error)
 
-    async def dump(self) -> Dump:
-        """Ask for meters, groups and flows.
+    async def raw_dump(self) -> RawDump:
+        """Ask for meters, groups and flows, and leave them as the switch has said them.
 
         Raises:
             Refused: the switch does not say.
             SessionClosed: the connection ended first.
         """
-        future: asyncio.Future[Dump] = self._loop.create_future()
-        self.fetch_dump(
-            lambda found: None if future.done() else future.set_result(found),
+        self._outbox.emit(codec.show_ports_of_fragments(self.next_xid()))
+        kinds = (Multipart.METER_DESC, Multipart.GROUP_STATS, Multipart.FLOW_DESC)
+        meters, groups, flows = await asyncio.gather(*(self._parts(kind) for kind in kinds))
+        return RawDump(flows, groups, meters)
+
+    async def _parts(self, kind: Multipart, cookie: int = 0, mask: int = 0) -> list[bytes]:
+        future: asyncio.Future[list[bytes]] = self._loop.create_future()
+        self._collect(
+            kind,
+            lambda parts: None if future.done() else future.set_result(parts),
             lambda error: None if future.done() else future.set_exception(error),
+            cookie,
+            mask,
         )
-        return cast(Dump, await self._reply(future))
+        return cast(list[bytes], await self._reply(future))
+
+    async def raw_traffic(self) -> list[bytes]:
+        """All flows with what each has carried, as the switch has said them (`reading.counted_flows`).
+
+        Raises:
+            Refused: the switch does not say.
+            SessionClosed: the connection ended first.
+        """
+        return await self._parts(Multipart.FLOW_DESC)
 
     async def fetch_traffic(
         self, cookie: int = 0, mask: int = 0, *, used: bool = False
@@ -415,15 +433,8 @@ class Session(Stream):
             Refused: the switch does not say.
             SessionClosed: the connection ended first.
         """
-        future: asyncio.Future[list[bytes]] = self._loop.create_future()
-        self._collect(
-            Multipart.FLOW_DESC,
-            lambda parts: None if future.done() else future.set_result(parts),
-            lambda error: None if future.done() else future.set_exception(error),
-            cookie,
-            mask,
-        )
-        return [flow for part in await self._reply(future) for flow in reading.counted_flows(part, used=used)]
+        parts = await self._parts(Multipart.FLOW_DESC, cookie, mask)
+        return [flow for part in parts for flow in reading.counted_flows(part, used=used)]
 
     def _guarded(self, what: str, done: Callable[..., None], *arguments: object) -> None:
         try:
@@ -459,10 +470,6 @@ class Session(Stream):
             future.set_exception(SessionClosed(str(self)))
             return future
         return self._outbox.commit(commands)
-
-
-def _flat(read: Callable[[bytes], Iterable[int]], parts: list[bytes]) -> Iterable[int]:
-    return (item for part in parts for item in read(part))
 
 
 def _resolve(future: asyncio.Future[bytes]) -> Callable[[bytes], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from ..model.objects import (
@@ -288,29 +287,3 @@ CONVERTERS: dict[str, tuple[type[Object], Callable[..., Object]]] = {
     "Export": (Export, _export),
 }
 """Table: the kind of object, and how a row (for Pod: with its addresses) becomes one."""
-
-_REFERENCES = ("group", "network", "to_group", "home")
-
-
-def from_names(table: str, values: Mapping[str, Any]) -> Object:
-    """An object from the columns of a row in which references are names, services as `group/service`.
-
-    A pod has its addresses in a column of their own.
-
-    Raises:
-        MalformedRow: something is missing or wrong.
-    """
-    row = SimpleNamespace(**values)
-    for column in _REFERENCES:
-        if column in values:
-            setattr(row, column, SimpleNamespace(name=values[column]))
-    if "service" in values:
-        group, _, name = str(values["service"]).partition("/")
-        row.service = SimpleNamespace(name=name, group=SimpleNamespace(name=group))
-    convert = CONVERTERS[table][1]
-    try:
-        if table == "Pod":
-            return convert(row, [address(text) for text in values["addresses"]])
-        return convert(row)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise MalformedRow(f"{table}: {error}") from None
