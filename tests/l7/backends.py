@@ -67,6 +67,7 @@ async def _slow(request: web.Request) -> web.StreamResponse:
 async def _stream(request: web.Request) -> web.StreamResponse:
     """Two pieces; the second one only after the client has said, on /go, that it got the first."""
     answer = web.StreamResponse()
+    request.app[GO].clear()
     await answer.prepare(request)
     await answer.write(b"first\n")
     await asyncio.wait_for(request.app[GO].wait(), 10)
@@ -98,10 +99,10 @@ async def _websocket(request: web.Request) -> web.StreamResponse:
 GO = web.AppKey("go", asyncio.Event)
 
 
-def application(pod: str) -> web.Application:
-    """The server of one pod."""
+def application(pod: str, go: asyncio.Event) -> web.Application:
+    """The server of one pod. `go` is of all: over a Service IP any of them may be asked."""
     app = web.Application(client_max_size=1 << 30)
-    app[POD], app[LOG], app[GO] = pod, Counter(), asyncio.Event()
+    app[POD], app[LOG], app[GO] = pod, Counter(), go
     app.router.add_get("/status/{status}", _status)
     app.router.add_get("/big/{size}", _big)
     app.router.add_get("/cookie", _cookie)
@@ -121,6 +122,7 @@ class Backends:
     def __init__(self, place: Loopback) -> None:
         self.place = place
         self._loop = asyncio.new_event_loop()
+        self._go = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._running: dict[tuple[str, int], Callable[[], Coroutine[Any, Any, None]]] = {}
@@ -139,7 +141,7 @@ class Backends:
         bound = self.place.listen(address, port)
 
         async def serve() -> None:
-            app = application(pod)
+            app = application(pod, self._go)
             runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
             await runner.setup()
             await web.SockSite(runner, bound, ssl_context=tls).start()
