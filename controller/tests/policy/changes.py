@@ -41,7 +41,7 @@ class Changer:
                 [
                     self.add_pod, self.reuse_address, self.remove_pod, self.move_pod, self.unplug_pod, self.plug_pod,
                     self.drain_pod, self.weigh_pod, self.add_export, self.remove_export, self.edit_export,
-                    self.edit_egress,
+                    self.edit_egress, self.edit_broadcast,
                     self.add_service_ip, self.remove_service_ip, self.pass_time, self.pass_time,
                     self.restart_controller, self.restart_switch,
                 ]
@@ -201,6 +201,13 @@ class Changer:
         self.fabric.apply([group_object(self.world, group)])
         return f"egress of {group}: {', '.join(map(str, self.world.egress[group])) or 'none'}"
 
+    def edit_broadcast(self) -> str | None:
+        """A group may speak to all of its own, or may not any more."""
+        group = self.chooser.choice(list(self.world.groups))
+        self.world.broadcast ^= {group}
+        self.fabric.apply([group_object(self.world, group)])
+        return f"broadcast in {group}: {group in self.world.broadcast}"
+
     def add_service_ip(self) -> str | None:
         """A service gets another Service IP."""
         service = self.chooser.choice(list(self.world.services))
@@ -227,6 +234,7 @@ class Changer:
         key = self.chooser.choice(list(self.world.service_ips))
         removed = o.Removed(o.ServiceIP, service_ip_object(self.world, key).key)
         del self.world.service_ips[key]
+        self.world.kept.pop(key, None)
         self.world.elsewhere.pop(key, None)
         self.fabric.apply([removed])
         return f"remove {key}"

@@ -315,7 +315,8 @@ class Fleet:
                    vni=vni, addresses=["set", [dotted(address) for address in addresses]])  # fmt: skip
         for name, number in world.groups.items():
             insert("Security_Group", f"g_{name}", name=name, tenant=name, number=number,
-                   egress=["set", sorted(map(str, world.egress.get(name, ())))])  # fmt: skip
+                   egress=["set", sorted(map(str, world.egress.get(name, ())))],
+                   broadcast=name in world.broadcast)  # fmt: skip
         for key, network in world.services.items():
             group, _, name = key.partition("/")
             insert("Service", f"s_{group}_{name}", name=name, group=["named-uuid", f"g_{group}"],
@@ -325,7 +326,8 @@ class Fleet:
             insert("Service_IP", f"i_{name}_{service.replace('/', '_')}", name=name, address=dotted(address),
                    service=["named-uuid", f"s_{service.replace('/', '_')}"],
                    network=["named-uuid", f"n_{world.place(key)}"],
-                   affinity="none", algorithm="hash")  # fmt: skip
+                   affinity="client" if key in world.kept else "none", algorithm="hash",
+                   affinity_seconds=["set", [world.kept[key]] if key in world.kept else []])  # fmt: skip
         for pod in world.pods.values():
             mark = pod.key.replace("/", "_").replace("-", "_")
             insert("Pod", f"p_{mark}", name=pod.name, service=["named-uuid", f"s_{pod.service.replace('/', '_')}"],
@@ -393,6 +395,12 @@ class Fleet:
         self.world.egress[group] = frozenset(rules)
         row = {"egress": ["set", sorted(map(str, rules))]}
         self._change({"op": "update", "table": "Security_Group", "where": [["name", "==", group]], "row": row})
+
+    def change_broadcast(self, group: str, allowed: bool) -> None:
+        """Let pods of a group speak to all of their own from now on, or no longer."""
+        self.world.broadcast = self.world.broadcast - {group} | ({group} if allowed else set())
+        where = [["name", "==", group]]
+        self._change({"op": "update", "table": "Security_Group", "where": where, "row": {"broadcast": allowed}})
 
     def _change(self, operation: dict[str, object]) -> None:
         grow: dict[str, object] = {

@@ -90,3 +90,11 @@ def expected(world: World, client: PodPlan, address: int, protocol: int, port: i
         and pod.own(address)
     }
     return Expected(frozenset(ready), allowed, balanced=True, seen_at=world.seen_at(owner))
+
+
+def hear(world: World, sender: PodPlan) -> frozenset[str]:
+    """Who gets what a pod sends to all: the others of its group in its network, if the group may do that."""
+    if sender.group not in world.broadcast:
+        return frozenset()
+    pods = (pod for pod in world.pods.values() if pod.group == sender.group and pod.network == sender.network)
+    return frozenset(pod.key for pod in pods if pod.host and pod.key != sender.key)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from qnet_controller.decide.outside import link_address
 from simulator import packets as p
 from simulator.fabric import OUTSIDE_PORT, VIRTUAL_MAC, Delivery, Fabric, Session, first_packet, open_session
-from simulator.packets import packed
+from simulator.packets import is_ipv6, packed
 
-from .oracle import OUTSIDE, expected, who_has
+from .oracle import OUTSIDE, expected, hear, who_has
 from .tenants import (
     ICMP,
     IPV6,
@@ -29,6 +29,20 @@ from .tenants import (
 
 PROBES: tuple[tuple[int, int | None], ...] = ((TCP, 80), (TCP, 81), (UDP, 53), (UDP, 54), (ICMP, None), (132, 9))
 _ephemeral = itertools.cycle(range(20000, 60000))
+
+
+GROUPS = ((0xFFFFFFFF, POD_BLOCK + 255, 0xE00000FB), ((0xFF02 << 112) + 0xFB, (0xFF0E << 112) + 0x101))
+"""Addresses for all, of IPv4 and of IPv6."""
+
+
+def to_all(source: int, number: int) -> p.Packet:
+    """A datagram to one of the addresses for all."""
+    groups = GROUPS[is_ipv6(source)]
+    target = groups[number % len(groups)]
+    packet = p.udp(source, next(_ephemeral), target, 5353)
+    multicast = 0x333300000000 | target & 0xFFFFFFFF if is_ipv6(target) else 0x01005E000000 | target & 0x7FFFFF
+    packet.eth_dst = multicast if target >> 28 == 0xE or is_ipv6(target) else p.BROADCAST
+    return packet
 
 
 @dataclass(slots=True)
@@ -117,6 +131,14 @@ class Prober:
         if not got <= want.receivers or len(got) != bool(want.receivers):
             what = f"{client.key}@{client.host} -> {self.describe(client, address)} {protocol}/{port}"
             self.fail(f"{what}: reached {got or 'nobody'}, expected {set(want.receivers) or 'nobody'}")
+        return packet
+
+    def to_all(self, client: PodPlan, number: int) -> p.Packet:
+        """Send something to all and see that exactly those get it who should; returns it as sent."""
+        packet = to_all(client.addresses[number % len(client.addresses)], number)
+        got = [self.receiver(delivery.pod) for delivery in self.fabric.send(pod_object(client), packet)]
+        if sorted(got) != sorted(want := hear(self.world, client)):
+            self.fail(f"{client.key}@{client.host} to all ({packet.target:#x}): reached {got}, expected {set(want)}")
         return packet
 
     def describe(self, client: PodPlan, address: int) -> str:

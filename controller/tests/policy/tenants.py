@@ -103,7 +103,8 @@ class World:
     """All tenants. `service_ips`: `group/service:name` → address. `services`: `group/service` → network.
 
     `guests`: (network of the callers, network of the pods) → (VNI, addresses at which the pods see callers).
-    `egress`: group → its rules.
+    `egress`: group → its rules. `broadcast`: the groups whose pods may speak to all of their own.
+    `kept`: `group/service:name` → the seconds for which its clients keep their pods.
     `elsewhere`: `group/service:name` → the network of a Service IP that is not in its service's.
     """
 
@@ -116,6 +117,8 @@ class World:
     guests: dict[tuple[str, str], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
     egress: dict[str, frozenset[EgressPlan]] = field(default_factory=dict)
+    broadcast: set[str] = field(default_factory=set)
+    kept: dict[str, int] = field(default_factory=dict)
 
     def place(self, key: str) -> str:
         """The network that a Service IP is in."""
@@ -181,13 +184,15 @@ def group_object(world: World, name: str) -> o.SecurityGroup:
         )
         for rule in world.egress.get(name, ())
     )
-    return o.SecurityGroup(name, f"tenant-{name}", world.groups[name], frozenset(rules))
+    return o.SecurityGroup(name, f"tenant-{name}", world.groups[name], frozenset(rules), name in world.broadcast)
 
 
 def service_ip_object(world: World, key: str) -> o.ServiceIP:
     """The model's view of a Service IP."""
     service, _, name = key.partition(":")
-    return o.ServiceIP(name, service, world.place(key), packed(world.service_ips[key]))
+    seconds = world.kept.get(key, 0)
+    affinity = "client" if seconds else "none"
+    return o.ServiceIP(name, service, world.place(key), packed(world.service_ips[key]), affinity, seconds)
 
 
 def objects(world: World) -> list[o.Object]:
@@ -250,6 +255,7 @@ def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
         for ends, number in ((("red", "blue"), 300), (("blue", "red"), 400))
     }
     world.egress = {group: random_egress(chooser) for group in world.groups}
+    world.broadcast = {group for group in world.groups if chooser.random() < 0.4}
     used: dict[str, int] = {"red": 10, "blue": 10}
     for group in world.groups:
         for name in ("s", "t")[: chooser.randint(1, 2)]:
@@ -260,6 +266,8 @@ def random_world(chooser: random.Random, hosts: list[str], now: float) -> World:
                 where = network if chooser.random() < 0.7 else {"red": "blue", "blue": "red"}[network]
                 used[where] += 1
                 world.service_ips[f"{service}:{ip}"] = SERVICE_BLOCK + used[where] + chooser.choice((0, IPV6))
+                if chooser.random() < 0.3:
+                    world.kept[f"{service}:{ip}"] = chooser.choice((10, 600))
                 if where != network:
                     world.elsewhere[f"{service}:{ip}"] = where
             for _ in range(chooser.randint(1, 2)):

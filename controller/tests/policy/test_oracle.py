@@ -91,6 +91,7 @@ def check(prober: Prober, chooser: random.Random, real: Real) -> int:
     sent = [(client, prober.first(client, address, *chooser.choice(PROBES))) for client, address in pairs]
     for client, address in chooser.sample(pairs, min(len(pairs), CONVERSATIONS)):
         prober.probe(client, address, *chooser.choice(PROBES))
+    sent += [(client, prober.to_all(client, number)) for number, client in enumerate(prober.clients())]
     check_programs(prober.fabric)
     real.follow(prober)
     for client, packet in sent:
@@ -98,7 +99,7 @@ def check(prober: Prober, chooser: random.Random, real: Real) -> int:
         fresh = packet.copy()  # of another connection of the same pair
         fresh.src_port = 1024 + fresh.src_port % 18000 if fresh.has_ports else 0
         fresh.icmp_id ^= 0x8000 if fresh.is_icmp else 0
-        fresh.eth_src, fresh.eth_dst = int.from_bytes(pod_object(client).mac, "big"), VIRTUAL_MAC
+        fresh.eth_src, fresh.eth_dst = int.from_bytes(pod_object(client).mac, "big"), packet.eth_dst or VIRTUAL_MAC
         real.check(prober, node, fresh, port, {})
     return len(pairs)
 

@@ -79,7 +79,9 @@ plausible = st.fixed_dictionaries({
     ORIGIN.field.name: st.sampled_from((0, 0x100)), SOURCE_ZONE.field.name: st.integers(10, 10 + PODS),
     "tun_id": st.just(7), "tun_src": st.sampled_from((0xC0000201, 0xC0000202)),
 })  # fmt: skip
-asking = st.sampled_from((int(Table.ADMISSION), int(Table.PLAN), int(Table.LOCATION), int(Table.ASK)))
+asking = st.sampled_from(
+    (int(Table.ADMISSION), int(Table.PLAN), int(Table.LOCATION), int(Table.ASK), int(Table.BROADCAST))
+)
 packets = st.one_of(st.builds(PacketIn, tables, frames, registers), st.builds(PacketIn, asking, headers, plausible))
 
 

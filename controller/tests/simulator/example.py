@@ -49,14 +49,14 @@ INTENT: tuple[o.Object, ...] = (
         (o.Subnet(_bytes(0x0A0A0000), 16), o.Subnet(_bytes(IPV6_BLOCK), 64)),
         (o.Subnet(_bytes(0x0A600000), 16),),
     ),
-    o.SecurityGroup("fop", "fop", 1, frozenset({o.EgressRule(o.Subnet(_bytes(WEB), 24), o.PortRule(6, 443))})),
+    o.SecurityGroup("fop", "fop", 1, frozenset({o.EgressRule(o.Subnet(_bytes(WEB), 24), o.PortRule(6, 443))}), True),
     *(o.SecurityGroup(name, name, number) for name, number in (("alice", 2), ("bob", 3))),
     o.Service("entry", "fop", "prod"),
     o.Service("image", "fop", "prod"),
     o.Service("resize", "alice", "prod"),
     o.Service("crop", "bob", "prod"),
     o.ServiceIP("main", "fop/image", "prod", _bytes(IMAGE_IP)),
-    o.ServiceIP("main", "alice/resize", "prod", _bytes(RESIZE_IP)),
+    o.ServiceIP("main", "alice/resize", "prod", _bytes(RESIZE_IP), "client", 600),
     o.Export("alice/resize", "fop", frozenset({o.PortRule(6, 80)}), direct=True),
     o.Export("fop/image", "bob"),
     *(pod for pod, _ in PODS.values()),
@@ -83,6 +83,10 @@ def example() -> Fabric:
     open_session(fabric, image, 0x0A0A0004, 0x0A0A0002, p.TCP, 2003, 80)
     for place in (WEB + 9, WEB + 0x10009):
         fabric.send(entry, p.tcp(0x0A0A0002, 2004, place, 443, p.SYN))
+    for sender, source in ((entry, 0x0A0A0002), (image, 0x0A0A0004)):
+        packet = p.udp(source, 5353, 0xE00000FB, 5353)
+        packet.eth_dst = 0x01005E0000FB
+        fabric.send(sender, packet)
     stranger = {"tun_id": 100, "tun_src": 0x01020304, "tun_dst": VTEPS["h1"]}
     fabric.inject(fabric.nodes["h1"], 1, p.tcp(0x0A0A0006, 1, 0x0A0A0002, 80, p.SYN), stranger)
     return fabric

@@ -45,10 +45,17 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
                 "kind=outside",
                 "What comes from outside to the address by which the host's kernel knows a pod: straight to its zone.",
             ),
+            Sample(
+                200,
+                "meter:",
+                "Broadcast and multicast of a pod whose group declares it, from its own address and through a meter.",
+            ),
             Sample(200, "eth_dst", "IP of a pod, with its own MAC and address, towards the virtual MAC."),
             Sample(
                 200, "tun_src", "IP that a known VTEP sends for a pod that is there; asked for, and gone when idle."
             ),
+            Sample(201, "udp", "Such a pod is no DHCP server of the others, and no client of one."),
+            Sample(201, "nw_proto=2", "Who listens to which group nobody needs to know."),
             Sample(160, "drop", "An unknown VTEP is refused for a while; the controller is not asked again meanwhile."),
             Sample(110, "ff02::", "What every kernel tells its IPv6 link unasked is dropped, though no abuse."),
             Sample(
@@ -88,6 +95,8 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         "intent changes.",
         (
             Sample(200, "icmp6", "Nobody tells a pod about neighbours and routers but its own switch."),
+            Sample(160, "udp_dst", "What is sent to all is no DHCP, whoever brings it."),
+            Sample(150, "to broadcast", "What is sent to all, by its MAC and its IP address."),
             Sample(100, "kind=open", "Pods of one group reach each other; conntrack only undoes Service IPs."),
             Sample(100, "kind=replies", "The other side may open connections to this one: only answers pass."),
             Sample(
@@ -144,6 +153,8 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         (
             Sample(110, "hairpin", "An answer of a pod to itself: undone in both zones, and back through its port."),
             Sample(100, "ct(", "Any other packet of such a pod goes on with its own zone."),
+            Sample(60, "ip_src", "A client that keeps its pod: gone when it has opened no connection for that time."),
+            Sample(50, "to ask", "Who has none yet asks for one, where clients keep their pods for some time."),
             Sample(50, "group:", "A new connection: the group chooses the backend by a hash of addresses and ports."),
             Sample(0, "", "Everything else, and connections that were balanced before."),
         ),
@@ -222,6 +233,20 @@ SECTIONS: dict[Table, tuple[str, tuple[Sample, ...]]] = {
         (
             Sample(1, "origin=pod", "Through the meter of the pod that sent it."),
             Sample(1, "origin=tunnel", "Through the tunnel's meter."),
+        ),
+    ),
+    Table.BROADCAST: (
+        "What a pod sends to all: to all others of its group in its network, if the group declares it, and to nobody "
+        "else. One flow for each source group that was asked for.",
+        (
+            Sample(
+                100,
+                "tun_dst",
+                "From a pod: a copy for each member here, but for the sender, and one for each host that has any.",
+            ),
+            Sample(100, "origin=tunnel", "From the tunnel: to the members here, whatever the sending host thought."),
+            Sample(1, "origin=pod", "The first packet asks, through the meter of the pod that sent it."),
+            Sample(1, "origin=tunnel", "And through the tunnel's meter on the receiving host."),
         ),
     ),
 }

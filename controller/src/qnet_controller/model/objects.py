@@ -101,13 +101,15 @@ class EgressRule:
 class SecurityGroup:
     """Services that reach each other freely. Key: `name`; `number` is what flows carry.
 
-    `egress`: what its pods reach outside; nothing else of it.
+    `egress`: what its pods reach outside; nothing else of it. `broadcast`: what one of its pods sends to all comes to
+    all of its pods in the same network, and to nobody else.
     """
 
     name: str
     tenant: str
     number: int
     egress: frozenset[EgressRule] = frozenset()
+    broadcast: bool = False
 
     @property
     def key(self) -> str:
@@ -149,13 +151,18 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ServiceIP:
-    """One address of a service. Key: `group/service:name`; `service` is the key of the service."""
+    """One address of a service. Key: `group/service:name`; `service` is the key of the service.
+
+    `affinity_seconds`: how long a client keeps its pod after its last new connection; 0: for as long as the set of
+    pods stays the same, with affinity `client`.
+    """
 
     name: str
     service: str
     network: str
     address: Address
     affinity: str = "none"
+    affinity_seconds: int = 0
 
     @property
     def key(self) -> str:

@@ -39,6 +39,8 @@ def _column(kind: Any) -> dict[str, Any]:
 
 _STRING = _column("string")
 _INTEGER = _column("integer")
+_BOOLEAN = _column("boolean")
+_OPTIONAL_INTEGER = _column({"key": "integer", "min": 0, "max": 1})
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "QNet_Global": {"generation": _INTEGER, "options": _column(STRING_MAP)},
     "Network": {
@@ -61,7 +63,13 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "controller_set": _STRING,
         "state": _STRING,
     },
-    "Security_Group": {"name": _STRING, "tenant": _STRING, "number": _INTEGER, "egress": _column(STRINGS)},
+    "Security_Group": {
+        "name": _STRING,
+        "tenant": _STRING,
+        "number": _INTEGER,
+        "egress": _column(STRINGS),
+        "broadcast": _BOOLEAN,
+    },
     "Service": {
         "name": _STRING,
         "group": _reference("Security_Group"),
@@ -74,6 +82,7 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "network": _reference("Network"),
         "address": _STRING,
         "affinity": _STRING,
+        "affinity_seconds": _OPTIONAL_INTEGER,
     },
     "Pod": {
         "name": _STRING,
@@ -83,15 +92,15 @@ COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
         "port_name": _STRING,
         "weight": _INTEGER,
         "state": _STRING,
-        "drain_until": _column({"key": "integer", "min": 0, "max": 1}),
+        "drain_until": _OPTIONAL_INTEGER,
     },
     "Pod_Address": {"pod": _reference("Pod"), "address": _STRING},
     "Export": {
         "service": _reference("Service"),
         "to_group": _reference("Security_Group"),
         "ports": _column(STRINGS),
-        "expires": _column({"key": "integer", "min": 0, "max": 1}),
-        "direct": _column("boolean"),
+        "expires": _OPTIONAL_INTEGER,
+        "direct": _BOOLEAN,
     },
 }
 """What the controller reads, in the types of RFC 7047; limits on values are the database's own business."""
@@ -276,12 +285,21 @@ CONVERTERS: dict[str, tuple[type[Object], Callable[..., Object]]] = {
     "Host": (Host, _host),
     "Security_Group": (
         SecurityGroup,
-        lambda row: SecurityGroup(row.name, row.tenant, row.number, frozenset(map(egress_rule, row.egress))),
+        lambda row: SecurityGroup(
+            row.name, row.tenant, row.number, frozenset(map(egress_rule, row.egress)), row.broadcast
+        ),
     ),
     "Service": (Service, _service),
     "Service_IP": (
         ServiceIP,
-        lambda row: ServiceIP(row.name, _service_of(row), _named(row, "network"), address(row.address), row.affinity),
+        lambda row: ServiceIP(
+            row.name,
+            _service_of(row),
+            _named(row, "network"),
+            address(row.address),
+            row.affinity,
+            _optional(row.affinity_seconds) or 0,
+        ),
     ),
     "Pod": (Pod, _pod),
     "Export": (Export, _export),

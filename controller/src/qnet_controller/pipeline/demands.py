@@ -19,6 +19,8 @@ from ..model.objects import Address, Network, Pod, ServiceIP
 from ..model.passages import Passage
 from .answers import LATER, grant_number, rule_order
 from .arrivals import Arrival, arrival_program
+from .broadcast import Broadcast
+from .copies import broadcast_program
 from .family import family, number
 from .fields import (
     GRANT,
@@ -35,6 +37,7 @@ from .fields import (
     Bits,
     Field,
 )
+from .kept import Kept, kept_program
 from .messages import (
     Feature,
     Flow,
@@ -76,7 +79,7 @@ class Target(NamedTuple):
     address: Address
 
 
-Demand = Pair | Source | Target | Arrival | Scope | Quarantine
+Demand = Pair | Source | Target | Arrival | Scope | Quarantine | Broadcast | Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,10 @@ class Compiler(Parts):
                 seconds = self.settings.drop_timeout_seconds
                 key = ("scope", self.settings, demand)
                 return self.model.recall(key, lambda: (scope_program(self.model, demand, seconds),))[0]
+            case Kept():
+                return kept_program(self.model, demand)
+            case Broadcast():
+                return broadcast_program(self, demand)
             case Quarantine():
                 return quarantine_program(self.model, self.datapath_id, demand)
             case Arrival():

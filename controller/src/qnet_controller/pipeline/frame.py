@@ -77,6 +77,8 @@ VIRTUAL_MAC = 0x0A0000000001
 TUNNEL_PORT_NAME = "qnet-vxlan"
 TUNNEL_METER = 0x10000
 """Above every pod's meter, which has the number of the pod's port."""
+BROADCAST_METER = 0x20000
+"""Added to the number of a pod's port: the meter of what the pod sends to all of its group."""
 
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 _ARP = (ETH_TYPE, ETH_TYPE_ARP)

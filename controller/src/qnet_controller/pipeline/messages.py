@@ -169,6 +169,8 @@ class Feature(IntEnum):
     SCOPE = 14  # a refusal that covers more than a pair
     ASKS = 15  # what it leaves open
     OUTSIDE = 16
+    BROADCAST = 17
+    KEPT = 18  # by a client: the pod that it was given
     # Reasons to drop that are counted apart; all of them have the bit of DROP_REASONS.
     SPOOFED_MAC = 64
     SPOOFED_IP = 65

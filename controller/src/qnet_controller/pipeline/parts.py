@@ -15,10 +15,12 @@ from ..model.model import HOSTS, Model
 from ..model.objects import Address, Host, Location, Network, Pod, ServiceIP
 from .answers import answer_flows
 from .balance import spread
+from .broadcast import broadcast_in_network
 from .family import Family, family, number
 from .fields import CT_NEW, KIND, VNI
 from .frame import TUNNEL_PORT_NAME, network_flows, state
-from .messages import Bucket, Feature, Flow, Group, UseGroup, flow, match, object_hash
+from .kept import lasts
+from .messages import Actions, Bucket, Feature, Flow, Goto, Group, UseGroup, flow, match, object_hash
 from .outside import OUTSIDE_PORT_NAME, answers_from_outside
 from .service import backend, balancing, hairpin
 from .tables import Table
@@ -30,7 +32,10 @@ _GROUP_IDS = 0x7FFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Times in seconds; rates in packets per second to the controller, per pod and for the tunnel port."""
+    """Times in seconds; rates in packets per second to the controller, per pod and for the tunnel port.
+
+    `broadcast_rate`: of what one pod may send to all of its group, where that is declared.
+    """
 
     idle_timeout_seconds: int = 300
     drop_timeout_seconds: int = 30
@@ -39,6 +44,8 @@ class Settings:
     tunnel_rate: int = 3000
     tunnel_burst: int = 3000
     warm_start: bool = True
+    broadcast_rate: int = 300
+    broadcast_burst: int = 300
 
     def __hash__(self) -> int:  # of many keys of what is remembered
         return self.idle_timeout_seconds
@@ -146,6 +153,7 @@ class Parts:
         if network is not None:
             kernel = host is not None and host.datapath_kind == "system"
             program.add(*network_flows(network, self.model.passages.into(name), kernel))
+            program.add(*broadcast_in_network(network))
         return program
 
     def _outside(self, name: str) -> Program:
@@ -161,13 +169,15 @@ class Parts:
         """What balances connections to a Service IP, the same on every switch."""
         program = Program()
         owner = f"service_ip {target.key}"
-        groups = self._select_groups(target, owner)
-        group = groups[-1]
-        program.groups |= {item.id: item for item in groups}
+        choose: Actions = (Goto(Table.ASK),)  # whose clients keep their pods chooses no pod for them
+        if not lasts(self.model, network.name, target.address):
+            groups = self._select_groups(target, owner)
+            program.groups |= {item.id: item for item in groups}
+            choose = (UseGroup(groups[-1].id),)
         ip = family(target.address)
         called = (ip.target, number(target.address))
         asked = match((VNI, network.vni), (KIND, Kind.SERVICE), ip.term, called, state(CT_NEW))
-        program.add(flow(Table.SERVICE, 50, asked, (UseGroup(group.id),), Feature.SERVICE, owner))
+        program.add(flow(Table.SERVICE, 50, asked, choose, Feature.SERVICE, owner))
         home = home_of(self.model, target)
         through = self.model.passages.between(network.name, home)
         space = through.calls if through and home != network.name else network
@@ -203,7 +213,7 @@ class Parts:
         """The way to a pod on another host, and the way back from it."""
         port = self.tunnel_port()
         host = self.model.host_by_datapath.get(location.datapath_id)
-        vtep = self._vtep(host) if host else None
+        vtep = self.vtep(host) if host else None
         if host is None or vtep is None or port is None:
             return ()
         return tuple(self._ways(port, host, vtep, network, pod, address))
@@ -216,7 +226,7 @@ class Parts:
         for source in host.vteps:
             yield from self._identity(port, source, self.model.passages.reverse(network), pod, address)
 
-    def _vtep(self, host: Host) -> Address | None:
+    def vtep(self, host: Host) -> Address | None:
         """The first of a host's VTEP addresses in a family that this host has one in too."""
         here = self.model.host_by_datapath.get(self.datapath_id)
         ours = {family(vtep) for vtep in here.vteps} if here else set()

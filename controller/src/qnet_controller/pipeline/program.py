@@ -12,16 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..decide.decide import Kind, Origin
-from ..model.model import HOSTS, Model, Touch, Touches, copied
+from ..model.model import Model, Touch, Touches, copied
 from ..model.objects import Address
 from .arrivals import arrivals
 from .back import back
-from .checks import answer_flow, target_of
+from .broadcast import Broadcast, is_to_all
 from .demands import Compiler, Demand, Pair, Settings, Target
 from .family import tunnel_source
 from .fields import HAIRPIN_ZONE, KIND, ORIGIN, SOURCE_GROUP, SOURCE_ZONE, VNI
-from .frame import TUNNEL_METER, frame, pod_flows
+from .frame import TUNNEL_METER
 from .holdings import Entry, Holdings, release
+from .kept import chosen
 from .messages import (
     Actions,
     AddFlow,
@@ -45,11 +46,11 @@ from .messages import (
     Resubmit,
     Tampered,
 )
-from .outside import to_and_from_outside, way_out
 from .packet import Addresses, again, ip_addresses, read, restored
 from .quarantine import Conducts, Quarantine
 from .recover import recover
 from .refusals import Refusals
+from .standing import frame_program, local_program
 from .tables import Table
 from .wanted import Frame, Local, Part, Program
 
@@ -116,8 +117,11 @@ class SwitchProgram:
         found = {item.key: item.cookie for item in installed.flows}
         self._forget_switch()
         owners: dict[Owner, Program | None] = {demand: self._compiler.program(demand, now) for demand in demands}
-        owners[_FRAME] = self._frame()
-        owners |= {Local(pod.key): self._local(Local(pod.key)) for pod, _ in self._model.local_pods(self._datapath_id)}
+        owners[_FRAME] = frame_program(self._compiler)
+        owners |= {
+            Local(pod.key): local_program(self._compiler, Local(pod.key))
+            for pod, _ in self._model.local_pods(self._datapath_id)
+        }
         for owner, program in owners.items():
             self._replace(owner, program, set(), set())
         foreign = [DeleteFlow(key) for key in found if key not in self._holdings]
@@ -172,9 +176,9 @@ class SwitchProgram:
         for owner in affected:
             match owner:
                 case Local():
-                    changed[owner] = self._local(owner)
+                    changed[owner] = local_program(self._compiler, owner)
                 case Frame():
-                    changed[owner] = self._frame()
+                    changed[owner] = frame_program(self._compiler)
                 case Part():
                     changed[owner] = self._compiler.part(owner)
                 case _:
@@ -195,6 +199,8 @@ class SwitchProgram:
             return Answer()
         if packet.table == Table.ADMISSION:
             return self._from_tunnel(packet, addresses, now)
+        if packet.table == Table.BROADCAST:
+            return self._to_all(packet, self._broadcast(packet), [], now)
         if packet.table in (Table.PLAN, Table.ASK):
             return self._unplanned(packet, addresses, now)
         if packet.table == Table.LOCATION:
@@ -276,6 +282,8 @@ class SwitchProgram:
         group = self._model.groups.get(sender.group) if sender else None
         if group is None:
             return Answer(self._demand([self._refusals.of_tunnel(source)], now))
+        if is_to_all(self._model, vni, packet.data, addresses.target):
+            return self._to_all(packet, Broadcast(Origin.TUNNEL, vni, group.number), [source], now)
         pair = self._compiler.pair(Origin.TUNNEL, vni, group.number, addresses.target)
         return self._answer(packet, pair, addresses, [source], now)
 
@@ -284,11 +292,24 @@ class SwitchProgram:
         pair = self._compiler.pair(origin, read(packet, VNI), read(packet, SOURCE_GROUP), addresses.target)
         return self._answer(packet, pair, addresses, [], now)
 
+    @staticmethod
+    def _broadcast(packet: PacketIn) -> Broadcast:
+        return Broadcast(Origin(read(packet, ORIGIN)), read(packet, VNI), read(packet, SOURCE_GROUP))
+
+    def _to_all(self, packet: PacketIn, demand: Broadcast, more: list[Demand], now: float) -> Answer:
+        commands = self._demand([*more, demand], now)
+        program = self._programs.get(demand)
+        if program is None or program.refuses:
+            return Answer(commands)
+        onward = again(demand.vni, demand.group, demand.origin, read(packet, SOURCE_ZONE))
+        out = PacketOut(packet.data, packet.fields.get("in_port", 0), onward)
+        return Answer(commands, out, Kind.DIRECT)
+
     def _unlocated(self, packet: PacketIn, addresses: Addresses, now: float) -> Answer:
         target = Target(read(packet, VNI), addresses.target)
         commands = self._demand([target], now)
         program = self._programs.get(target)
-        if program is None or program.root is None or program.flows[program.root].hard_timeout:
+        if program is None or program.refuses:
             return Answer(commands)
         kind = _KINDS.get(read(packet, KIND), Kind.DROP)
         if kind is Kind.DROP:
@@ -301,6 +322,8 @@ class SwitchProgram:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
+        if pair.origin is Origin.POD and (kept := chosen(self._model, pair.vni, pair.address, addresses.source)):
+            more = [*more, kept]
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         onward = again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         out = PacketOut(packet.data, packet.fields.get("in_port", 0), onward)
@@ -322,43 +345,13 @@ class SwitchProgram:
             known = self._programs.get(demand)
             if known is None:
                 changed[demand] = self._compiler.program(demand, now)
-            elif known.root is not None and not known.flows[known.root].hard_timeout:
+            elif known.root is not None and not known.refuses:
                 entry = self._holdings.entry(known.root)
                 entry.have = None
                 repeat.append(entry)
         return self._update(changed, repeat)
 
     # -- wanted state ------------------------------------------------------------------------------------------
-
-    def _frame(self) -> Program:
-        program = Program(depends={("switch", self._datapath_id)})
-        program.add(*frame(self._compiler.tunnel_port()), *way_out(self._compiler.way_out()))
-        return program
-
-    def _local(self, owner: Local) -> Program | None:
-        pod = self._model.pods.get(owner.pod)
-        location = self._model.location(pod) if pod else None
-        if pod is None or location is None or location.datapath_id != self._datapath_id:
-            return None
-        network = self._model.networks.get(pod.network)
-        group = self._model.groups.get(pod.group)
-        if network is None or group is None:
-            return None
-        host = self._model.host_by_datapath.get(self._datapath_id)
-        moves_ports = host is not None and host.datapath_kind == "system"
-        program = Program(depends={("pod", pod.key), ("network", network.name), HOSTS})
-        out = self._compiler.way_out()
-        if out is not None:
-            program.add(*to_and_from_outside(pod, group.number, network, location.port, out))
-            program.needs.add(Part("outside", (group.name,)))
-        program.add(
-            *pod_flows(pod, group.number, network, location, moves_ports, self._model.passages.spaces(network.name))
-        )
-        program.needs.add(Part("network", (network.name,)))
-        service, target = self._model.services.get(pod.service), target_of(pod, network)
-        if service is not None and service.health is not None and target is not None:
-            program.add(answer_flow(pod, location.port, target, service.health))
-        return program
 
     def _update(self, changed: dict[Owner, Program | None], entries: Iterable[Entry[Owner]] = ()) -> Commands:
         flows, groups = set(entries), set[int]()
@@ -429,8 +422,10 @@ class SwitchProgram:
     def _wanted_meters(self) -> dict[int, Meter]:
         settings = self._settings
         meters = {TUNNEL_METER: Meter(TUNNEL_METER, settings.tunnel_rate, settings.tunnel_burst)}
-        for port in self._zones.values():
+        for owner, port in self._zones.items():
             meters[port] = Meter(port, settings.pod_rate, settings.pod_burst)
+            for number in self._programs[owner].meters:
+                meters[number] = Meter(number, settings.broadcast_rate, settings.broadcast_burst)
         return meters
 
     def _difference(self, flows: set[Entry[Owner]], groups: set[int]) -> Commands:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from ..decide.decide import Origin
 from .arrivals import Arrival
+from .broadcast import Broadcast
 from .demands import Demand, Pair, Target
 from .family import FAMILIES
 from .fields import ETH_TYPE, ORIGIN, SOURCE_GROUP, TUN_ID, VNI, Bits, Field
+from .kept import Kept
 from .messages import COOKIE_MAGIC, Feature, InstalledFlow, Match
 from .scopes import Scope, recovered
 from .strangers import STRANGERS, Source
@@ -21,6 +23,8 @@ _ROOTS = {
     Feature.ARRIVED,
     Feature.SCOPE,
     Feature.FORGED_TUNNEL,
+    Feature.BROADCAST,
+    Feature.KEPT,
 }
 
 
@@ -39,6 +43,14 @@ def recover(item: InstalledFlow) -> Demand | None:
             return Pair(Origin(origin), vni, group, address)
         if vni is not None and origin is not None and group is not None and block is not None:
             return Pair(Origin(origin), vni, group, *block)
+    elif table == Table.BROADCAST:
+        origin, group = _part(matching, ORIGIN), _part(matching, SOURCE_GROUP)
+        if vni is not None and origin is not None and group is not None:
+            return Broadcast(Origin(origin), vni, group)
+    elif table == Table.SERVICE:
+        client = _address(matching, *(family.source for family in FAMILIES))
+        if vni is not None and address is not None and client is not None:
+            return Kept(vni, address, client, item.cookie & 0xFFFFFFFF)
     elif table == Table.LOCATION:
         if vni is not None and address is not None:
             return Target(vni, address)

@@ -44,8 +44,12 @@ def balancing(number: int, shares: tuple[Share, ...], hashed: tuple[Field, ...])
 
 def bucket(share: Share) -> Bucket:
     """The bucket of a backend: it commits the connection with the backend as its target."""
-    translate = Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", share.address), mark=GRANT)
-    return Bucket(share.id, share.weight, (translate,))
+    return Bucket(share.id, share.weight, (to_backend(share.address),))
+
+
+def to_backend(address: Address) -> Ct:
+    """Commit a new connection with the backend as its target."""
+    return Ct(SOURCE_ZONE, Table.STATE, commit=True, nat=Nat("destination", address), mark=GRANT)
 
 
 @lru_cache(REMEMBERED)

@@ -21,6 +21,7 @@ class Table(IntEnum):
     EGRESS = 9
     DELIVERY = 10
     ASK = 11
+    BROADCAST = 12
 
     # Tables are in every key of every flow; the hash of an enumeration runs in Python, that of its value does not.
     __hash__ = int.__hash__

@@ -35,7 +35,8 @@ class Part(NamedTuple):
 class Program:
     """The flows and groups that one owner wants on a switch, and what of the model they were derived from.
 
-    `needs` are wanted besides. That of a pair is the same on all switches and shared by them: nobody changes it.
+    `needs` are wanted besides; `meters` are used besides those of the ports. That of a pair is the same on all
+    switches and shared by them: nobody changes it.
     """
 
     flows: dict[FlowKey, Flow] = field(default_factory=dict)
@@ -43,6 +44,12 @@ class Program:
     root: FlowKey | None = None
     depends: set[Touch] = field(default_factory=set)
     needs: set[Part] = field(default_factory=set)
+    meters: tuple[int, ...] = ()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it carries nothing: there is no root, or one that drops for a while."""
+        return self.root is None or bool(self.flows[self.root].hard_timeout)
 
     def add(self, *flows: Flow) -> None:
         """Want these flows too."""

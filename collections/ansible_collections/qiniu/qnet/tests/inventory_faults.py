@@ -51,11 +51,15 @@ def inventory() -> Inventory:
                 "security_groups": [
                     {
                         "name": "fop",
+                        "broadcast": True,
                         "services": [
                             {
                                 "name": "image",
                                 "network": "prod",
-                                "service_ips": [{"address": "10.96.0.10", "affinity": "client"}, {"name": "second"}],
+                                "service_ips": [
+                                    {"address": "10.96.0.10", "affinity": "client", "affinity_seconds": 60},
+                                    {"name": "second"},
+                                ],
                                 "replicas": 3,
                                 "hosts": ["h1", "h2"],
                                 "placement": {"image-2": "h3"},
@@ -296,6 +300,24 @@ FAULTS: dict[str, tuple[Change, str, str, str]] = {
         f"{SERVICE}.service_ips[0].affinity",
         "one of none, client",
         "Did you mean client?",
+    ),
+    "affinity of nobody with an end": (
+        lambda i: service(i)["service_ips"][1].update(affinity_seconds=60),
+        f"{SERVICE}.service_ips[1].affinity_seconds",
+        "is for affinity client alone",
+        "Add affinity: client",
+    ),
+    "affinity without end": (
+        lambda i: service(i)["service_ips"][0].update(affinity_seconds=0),
+        f"{SERVICE}.service_ips[0].affinity_seconds",
+        "1",
+        "",
+    ),
+    "broadcast as a word": (
+        lambda i: i["qnet_tenants"][0]["security_groups"][0].update(broadcast="all"),
+        "qnet_tenants[0].security_groups[0].broadcast",
+        "true or false",
+        "",
     ),
     "health check without port": (
         lambda i: service(i).update(health_check={"type": "tcp"}),

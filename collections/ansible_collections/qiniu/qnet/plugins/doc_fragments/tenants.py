@@ -104,6 +104,12 @@ options:
                   - An empty list opens all; so does a rule without it.
                 type: list
                 elements: str
+          broadcast:
+            description:
+              - Whether what a pod of the group sends to all, by broadcast or multicast, comes to all other pods
+                of the group in the same network, on whatever host. It never comes to anybody else.
+              - A new group gets V(false), and such packets are dropped.
+            type: bool
           services:
             description: Its services.
             type: list
@@ -195,6 +201,13 @@ options:
                       - A new Service IP gets V(none).
                     type: str
                     choices: [none, client]
+                  affinity_seconds:
+                    description:
+                      - With C(affinity=client), a client keeps its pod for so many seconds after its last new
+                        connection, whatever other pods come and go meanwhile; after that it may get another one.
+                        1 to 65535.
+                      - V(0) removes it. Without it, a client keeps its pod while the set of pods stays the same.
+                    type: int
   exports:
     description: The exports.
     type: list

@@ -58,6 +58,7 @@ class _Checker:
         self._addresses()
         self._exports()
         self._egress()
+        self._affinities()
         self.problems += _l7_check.check(self.want, self.touched, self.where)
         return self.problems
 
@@ -123,6 +124,18 @@ class _Checker:
                     network.name,
                     f"{field} {text} and {next_field} {next_text} overlap; "
                     "the subnets of a network must not share addresses",
+                )
+
+    def _affinities(self) -> None:
+        """Only what a client keeps has an end."""
+        for key in sorted(self.touched["service_ip"]):
+            address = self.want["service_ip"][key]
+            if address.affinity_seconds is not None and address.affinity != "client":
+                self._say(
+                    "service_ip",
+                    key,
+                    f"affinity_seconds {address.affinity_seconds} means nothing with affinity {address.affinity}; "
+                    "use affinity client, or affinity_seconds 0",
                 )
 
     def _egress(self) -> None:

@@ -82,13 +82,15 @@ class Host:
 class SecurityGroup:
     """A security group of a tenant. ``number`` is its stable identity in flow tables.
 
-    ``egress``: what its pods reach outside, each ``203.0.113.0/24`` or ``203.0.113.0/24 tcp/443``.
+    ``egress``: what its pods reach outside, each ``203.0.113.0/24`` or ``203.0.113.0/24 tcp/443``. ``broadcast``:
+    whether what a pod sends to all comes to the others.
     """
 
     name: str
     tenant: str
     number: int
     egress: tuple[str, ...] = ()
+    broadcast: bool = False
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("name",)
 
@@ -131,6 +133,7 @@ class ServiceIP:
     address: str
     affinity: str = "none"
     algorithm: str = "hash"
+    affinity_seconds: int | None = None
 
     key_fields: t.ClassVar[tuple[str, ...]] = ("group", "service", "name")
 

@@ -64,6 +64,7 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
             "elements": "dict",
             "options": {"to": {"type": "str", "required": True}, "ports": {"type": "list", "elements": "str"}},
         },
+        "broadcast": {"type": "bool"},
     },
     "service": {
         "group": {"type": "str"},
@@ -91,6 +92,7 @@ OBJECT_OPTIONS: dict[str, dict[str, t.Any]] = {
         "network": {"type": "str"},
         "address": {"type": "str"},
         "affinity": {"type": "str", "choices": ["none", "client"]},
+        "affinity_seconds": {"type": "int"},
     },
     "export": {
         "service": {"type": "str"},

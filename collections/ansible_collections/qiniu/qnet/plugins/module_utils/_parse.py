@@ -321,6 +321,11 @@ def drain_seconds(value: int) -> int | None:
     return integer(0, 2592000, "a time to drain (-1 removes it)")(value) if value >= 0 else None
 
 
+def affinity_seconds(value: int) -> int | None:
+    """1 to 65535, or 0 for: no end while the set of pods stays the same."""
+    return integer(1, 65535, "a time to keep a client's pod (0 removes it)")(value) if value else None
+
+
 def health_check(value: t.Mapping[str, t.Any]) -> tuple[tuple[str, str], ...]:
     """The options of a health check, all of them, as text; an empty mapping is no check."""
     given = {name: option for name, option in value.items() if option is not None}
@@ -397,6 +402,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "tenant": label,
         "number": integer(1, _model.MAX_GROUP_NUMBER, "a group number"),
         "egress": egress,
+        "broadcast": as_is,
     },
     "service": {
         "group": label,
@@ -413,6 +419,7 @@ SCALARS: dict[str, dict[str, Parser]] = {
         "network": label,
         "address": address,
         "affinity": one_of("none", "client"),
+        "affinity_seconds": affinity_seconds,
     },
     "pod": {
         "group": label,

@@ -18,9 +18,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "Network": ("name", "vni", "pod_subnets", "service_subnets", "mtu"),
     "Guest": ("network", "home", "vni", "addresses"),
     "Host": ("name", "vteps", "datapath_id", "datapath_kind", "controller_set", "state"),
-    "Security_Group": ("name", "tenant", "number", "egress"),
+    "Security_Group": ("name", "tenant", "number", "egress", "broadcast"),
     "Service": ("name", "group", "network", "health_check", "drain_seconds", "l7"),
-    "Service_IP": ("name", "service", "network", "address", "affinity", "algorithm"),
+    "Service_IP": ("name", "service", "network", "address", "affinity", "affinity_seconds", "algorithm"),
     "Pod": ("name", "service", "network", "mac", "port_name", "weight", "state", "containers", "drain_until"),
     "Pod_Address": ("pod", "network", "address"),
     "Export": ("service", "to_group", "ports", "expires", "direct"),
@@ -117,7 +117,8 @@ class Rows:
 
     @staticmethod
     def _security_group(row: t.Any) -> _model.SecurityGroup:
-        return _model.SecurityGroup(row.name, row.tenant, row.number, _parse.egress_lines(row.egress))
+        rules = _parse.egress_lines(row.egress)
+        return _model.SecurityGroup(row.name, row.tenant, row.number, rules, row.broadcast)
 
     def _service(self, row: t.Any) -> _model.Service:
         check = tuple(sorted(row.health_check.items()))
@@ -128,7 +129,14 @@ class Rows:
     def _service_ip(self, row: t.Any) -> _model.ServiceIP:
         service = self._records[row.service.uuid]
         return _model.ServiceIP(
-            service.group, service.name, row.name, self._key(row.network), row.address, row.affinity, row.algorithm
+            service.group,
+            service.name,
+            row.name,
+            self._key(row.network),
+            row.address,
+            row.affinity,
+            row.algorithm,
+            _optional(row.affinity_seconds),
         )
 
     def _pod(self, row: t.Any, by_pod: t.Mapping[t.Any, t.Mapping[str, t.Any]]) -> _model.Pod:
@@ -229,7 +237,7 @@ class Rows:
                 columns[name] = dict(record.health_check)
             else:
                 value = getattr(record, name)
-                optional = name in ("mtu", "expires", "drain_seconds", "drain_until")
+                optional = name in ("mtu", "expires", "drain_seconds", "drain_until", "affinity_seconds")
                 columns[name] = ([] if value is None else [value]) if optional else _plain(value)
         return columns
 

@@ -130,6 +130,7 @@ def _tenants(tenants: t.Iterable[Tree]) -> t.Iterator[Wish]:
                     "tenant": tenant["name"],
                     "number": group.get("number"),
                     "egress": group.get("egress"),
+                    "broadcast": group.get("broadcast"),
                 },
             )
             for service_path, service in _elements(f"{group_path}.services", group.get("services")):

@@ -54,6 +54,12 @@ options:
           - An empty list opens all; so does a rule without it.
         type: list
         elements: str
+  broadcast:
+    description:
+      - Whether what a pod of the group sends to all, by broadcast or multicast, comes to all other pods
+        of the group in the same network, on whatever host. It never comes to anybody else.
+      - A new group gets V(false), and such packets are dropped.
+    type: bool
   security_groups:
     description: Many security groups at once, in one transaction, instead of the options for a single one.
     type: list
@@ -93,6 +99,12 @@ options:
               - An empty list opens all; so does a rule without it.
             type: list
             elements: str
+      broadcast:
+        description:
+          - Whether what a pod of the group sends to all, by broadcast or multicast, comes to all other pods
+            of the group in the same network, on whatever host. It never comes to anybody else.
+          - A new group gets V(false), and such packets are dropped.
+        type: bool
 seealso:
   - module: qiniu.qnet.qnet_security_group_info
   - module: qiniu.qnet.qnet_tenant
@@ -120,6 +132,11 @@ EXAMPLES = r"""
         ports: [tcp/443]
       - to: 2001:db8::53
         ports: [udp/53, tcp/53]
+
+- name: Let the pods of a group find each other by multicast
+  qiniu.qnet.qnet_security_group:
+    name: fop
+    broadcast: true
 
 - name: Remove a group that has no services any more
   qiniu.qnet.qnet_security_group:
@@ -152,8 +169,13 @@ security_groups:
       type: list
       elements: dict
       returned: success
+    broadcast:
+      description: Whether what a pod sends to all comes to the others of the group.
+      type: bool
+      returned: success
   sample:
-    - egress:
+    - broadcast: false
+      egress:
         - ports: [tcp/443]
           to: 203.0.113.0/24
       name: fop

@@ -57,8 +57,13 @@ security_groups:
       type: list
       elements: dict
       returned: success
+    broadcast:
+      description: Whether what a pod sends to all comes to the others of the group.
+      type: bool
+      returned: success
   sample:
-    - egress:
+    - broadcast: false
+      egress:
         - ports: [tcp/443]
           to: 203.0.113.0/24
       name: fop

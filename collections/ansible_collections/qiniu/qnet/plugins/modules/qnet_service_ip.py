@@ -52,6 +52,12 @@ options:
       - A new Service IP gets V(none).
     type: str
     choices: [none, client]
+  affinity_seconds:
+    description:
+      - With O(affinity=client), a client keeps its pod for so many seconds after its last new connection, whatever
+        other pods come and go meanwhile; after that it may get another one. 1 to 65535.
+      - V(0) removes it. Without it, a client keeps its pod while the set of pods stays the same.
+    type: int
   service_ips:
     description: Many Service IPs at once, in one transaction, instead of the options for a single one.
     type: list
@@ -89,6 +95,12 @@ options:
           - A new Service IP gets V(none).
         type: str
         choices: [none, client]
+      affinity_seconds:
+        description:
+          - With O(affinity=client), a client keeps its pod for so many seconds after its last new connection, whatever
+            other pods come and go meanwhile; after that it may get another one. 1 to 65535.
+          - V(0) removes it. Without it, a client keeps its pod while the set of pods stays the same.
+        type: int
 seealso:
   - module: qiniu.qnet.qnet_service_ip_info
   - module: qiniu.qnet.qnet_tenant
@@ -111,6 +123,7 @@ EXAMPLES = r"""
     service: agent
     address: 10.96.0.10
     affinity: client
+    affinity_seconds: 10800
 
 - name: Remove it
   qiniu.qnet.qnet_service_ip:
@@ -151,6 +164,11 @@ service_ips:
       description: V(none) or V(client).
       type: str
       returned: success
+    affinity_seconds:
+      description: How long a client keeps its pod after its last new connection; V(null) for as long as the set of pods
+        stays the same.
+      type: int
+      returned: success
     algorithm:
       description: How connections are spread.
       type: str
@@ -158,6 +176,7 @@ service_ips:
   sample:
     - address: 10.96.0.10
       affinity: none
+      affinity_seconds: null
       algorithm: hash
       group: fop
       name: main

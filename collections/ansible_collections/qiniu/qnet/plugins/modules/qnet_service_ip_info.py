@@ -65,6 +65,11 @@ service_ips:
       description: V(none) or V(client).
       type: str
       returned: success
+    affinity_seconds:
+      description: How long a client keeps its pod after its last new connection; V(null) for as long as the set of pods
+        stays the same.
+      type: int
+      returned: success
     algorithm:
       description: How connections are spread.
       type: str
@@ -72,6 +77,7 @@ service_ips:
   sample:
     - address: 10.96.0.10
       affinity: none
+      affinity_seconds: null
       algorithm: hash
       group: fop
       name: main

@@ -259,6 +259,15 @@ def _egress_leads_outside(index: Index, dummy: Fleet) -> Iterator[Problem]:
                 yield Problem((*group.path, "egress", position, "to"), to, text, hint)
 
 
+def _affinity_lasts(index: Index, dummy: Fleet) -> Iterator[Problem]:
+    """Only what a client keeps has an end."""
+    for dummy_service, entry in index.service_ips:
+        seconds = entry.keys.get("affinity_seconds")
+        if seconds is not None and entry.keys.get("affinity", "none") == "none":
+            rule = "is for affinity client alone"
+            yield Problem((*entry.path, "affinity_seconds"), seconds, rule, "Add affinity: client, or remove it.")
+
+
 def _exports_last(index: Index, fleet: Fleet) -> Iterator[Problem]:
     for export in index.exports:
         text = export.keys.get("expires")
@@ -340,6 +349,7 @@ _RULES: tuple[Callable[[Index, Fleet], Iterator[Problem]], ...] = (
     _exports_join,
     _exports_last,
     _egress_leads_outside,
+    _affinity_lasts,
     _files_exist,
     _database_odd,
     _sets_have_controllers,

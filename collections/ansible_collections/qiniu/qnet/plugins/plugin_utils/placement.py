@@ -11,6 +11,11 @@ from typing import Any
 POD_KEYS = ("replicas", "hosts", "placement", "weights", "addresses", "draining", "workload")
 """Keys of a service in the inventory that are about its pods."""
 
+UNSAID_OF_GROUPS = {"egress": [], "broadcast": False}
+UNSAID_OF_SERVICES = {"health_check": {}, "drain_seconds": -1}
+UNSAID_OF_ADDRESSES = {"affinity": "none", "affinity_seconds": 0}
+"""What an option that the inventory leaves out stands for."""
+
 DEFAULT_WEIGHT = 100
 
 
@@ -48,21 +53,24 @@ def place(tenants: Sequence[Mapping[str, Any]], hosts: Sequence[str]) -> list[di
 
 
 def intent(tenants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`tenants` without what is about pods: what the database is to hold of tenants, groups and services."""
+    """`tenants` without what is about pods: what the database is to hold of tenants, groups and services.
+
+    What is not said is not so: an option that is taken out of the inventory ends.
+    """
     return [
-        {
-            **tenant,
-            "security_groups": [
-                {**group, "services": [_without_pods(service) for service in group.get("services") or []]}
-                for group in tenant.get("security_groups") or []
-            ],
-        }
+        {**tenant, "security_groups": [_group(group) for group in tenant.get("security_groups") or []]}
         for tenant in tenants
     ]
 
 
-def _without_pods(service: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in service.items() if key not in POD_KEYS}
+def _group(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {**UNSAID_OF_GROUPS, **group, "services": [_service(service) for service in group.get("services") or []]}
+
+
+def _service(service: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: value for key, value in service.items() if key not in POD_KEYS}
+    addresses = [{**UNSAID_OF_ADDRESSES, **address} for address in service.get("service_ips") or []]
+    return {**UNSAID_OF_SERVICES, **said, **({"service_ips": addresses} if "service_ips" in service else {})}
 
 
 def pod_names(service: Mapping[str, Any]) -> list[str]:

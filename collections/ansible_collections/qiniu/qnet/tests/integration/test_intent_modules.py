@@ -82,10 +82,11 @@ CASES = [
         name="fop",
         key={"name": "fop"},
         first={"tenant": "fop"},
-        created={"tenant": "fop", "number": 1, "egress": []},
+        created={"tenant": "fop", "number": 1, "egress": [], "broadcast": False},
         change={
             "tenant": "other",
             "number": 77,
+            "broadcast": True,
             "egress": [
                 {"to": "203.0.113.0/24", "ports": ["udp/53", "tcp/443"]},
                 {"to": "2001:DB8::53"},
@@ -104,6 +105,7 @@ CASES = [
         changed={
             "tenant": "other",
             "number": 77,
+            "broadcast": True,
             "egress": [
                 {"to": "0.0.0.0/0", "ports": ["icmp"]},
                 {"to": "203.0.113.0/24", "ports": ["tcp/443", "udp/53"]},
@@ -140,10 +142,11 @@ CASES = [
         name="fop/image:main",
         key={"group": "fop", "service": "image", "name": "main"},
         first={"network": "prod"},
-        created={"network": "prod", "address": "10.96.0.1", "affinity": "none", "algorithm": "hash"},
-        change={"address": "10.96.0.10", "affinity": "client"},
+        created={"network": "prod", "address": "10.96.0.1", "affinity": "none", "algorithm": "hash"}
+        | {"affinity_seconds": None},
+        change={"address": "10.96.0.10", "affinity": "client", "affinity_seconds": 3600},
         same={"address": "10.96.0.10"},
-        changed={"address": "10.96.0.10", "affinity": "client"},
+        changed={"address": "10.96.0.10", "affinity": "client", "affinity_seconds": 3600},
         needs=("network", "groups", "service"),
     ),
     Case(

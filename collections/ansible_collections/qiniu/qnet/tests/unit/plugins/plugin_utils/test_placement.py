@@ -90,7 +90,7 @@ def test_pin_moves_only_its_pod(pin: str) -> None:
     assert [pod["host"] for pod in after] == [before[0]["host"], pin, before[2]["host"], before[3]["host"]]
 
 
-def test_intent_has_nothing_about_pods() -> None:
+def test_intent_has_nothing_about_pods_and_says_what_is_left_out() -> None:
     with_pods = tenants(
         replicas=1,
         hosts=["h1"],
@@ -101,7 +101,21 @@ def test_intent_has_nothing_about_pods() -> None:
         workload={"command": "/bin/true"},
         service_ips=[{}],
     )
-    assert intent(with_pods) == tenants(service_ips=[{}])
+    (tenant,) = intent(with_pods)
+    (group,) = tenant["security_groups"]
+    (service,) = group.pop("services")
+    assert group == {"name": "fop", "egress": [], "broadcast": False}
+    assert service == {
+        "name": "image",
+        "network": "prod",
+        "health_check": {},
+        "drain_seconds": -1,
+        "service_ips": [{"affinity": "none", "affinity_seconds": 0}],
+    }
+    said = {"affinity": "client", "affinity_seconds": 60}
+    (tenant,) = intent(tenants(service_ips=[said], drain_seconds=5))
+    (service,) = tenant["security_groups"][0]["services"]
+    assert (service["service_ips"], service["drain_seconds"]) == ([said], 5)
 
 
 def known(*names: str, state: str = "active") -> list[dict[str, Any]]:
