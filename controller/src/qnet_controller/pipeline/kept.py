@@ -2,7 +2,7 @@
 """Clients that keep their pod: of a Service IP with an affinity that lasts for some seconds.
 
 The first connection of a client asks, and a flow of the client's own sends its next ones to the same pod, whatever
-other pods come and go, until none has been opened for so long. When the pod leaves the rotation the client chooses anew.
+other pods come and go, until none has been opened for so long. A pod that leaves the rotation leaves its clients free.
 """
 
 from __future__ import annotations
