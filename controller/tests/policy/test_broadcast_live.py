@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.process import wait_for
+from contract.real import wait_for
 
 from .hearing import IPV4_GROUPS, IPV6_GROUPS
 from .live import Fleet, dotted
