@@ -203,6 +203,15 @@ def prepare(lab: Lab, host: Host, public_key: str) -> str:
     return f"{lab.address(host)} {kind} {key}\n"
 
 
+def ssh_arguments(lab: Lab, silence_seconds: int) -> list[str]:
+    """How Ansible comes to a host, as two lines of YAML: one that says nothing for so long is taken for dead."""
+    return [
+        "ansible_ssh_common_args: >-",
+        f"  -o UserKnownHostsFile='{lab.directory / 'known_hosts'}' -o GlobalKnownHostsFile=/dev/null"
+        f" -o StrictHostKeyChecking=yes -o ServerAliveInterval={silence_seconds // 3} -o ServerAliveCountMax=3",
+    ]
+
+
 def render_inventory(lab: Lab) -> str:
     """The Ansible inventory of the lab as YAML."""
     lines = [
@@ -212,9 +221,7 @@ def render_inventory(lab: Lab) -> str:
         "    ansible_user: root",
         "    ansible_python_interpreter: /usr/bin/python3",
         f"    ansible_ssh_private_key_file: {json.dumps(str(lab.directory / 'id_ed25519'))}",
-        "    ansible_ssh_common_args: >-",
-        f"      -o UserKnownHostsFile='{lab.directory / 'known_hosts'}' -o GlobalKnownHostsFile=/dev/null",
-        "      -o StrictHostKeyChecking=yes -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+        *(f"    {line}" for line in ssh_arguments(lab, 15)),
         "    qnet_underlay_interface: eth1",
         f"    certificates_ca_directory: {json.dumps(str(lab.directory / 'ca'))}",
         "  children:",
@@ -224,6 +231,9 @@ def render_inventory(lab: Lab) -> str:
         for host in lab.hosts:
             if host.group == group:
                 lines += [f"        {host.name}:", f"          ansible_host: {lab.address(host)}"]
+                if host.virtual:  # its processor is emulated, and on a busy machine it needs long to answer
+                    lines += [f"          {line}" for line in ssh_arguments(lab, machine.PATIENCE_SECONDS)]
+                    lines.append(f"          ansible_timeout: {machine.PATIENCE_SECONDS}")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -29,6 +30,7 @@ EMULATE = pathlib.Path(__file__).resolve().with_name("emulate.py")
 KERNEL = "linux-image-cloud-amd64"
 DISK_SIZE = "4G"
 MEBIBYTES = 1024
+PATIENCE_SECONDS = 90  # for an answer of a machine that runs
 BOOT_SECONDS = 240  # without KVM on a machine that has other things to do
 # What the first stage of booting loads; the rest is on the disk.
 EARLY_MODULES = ("virtio_pci", "virtio_blk", "ext4")
@@ -94,10 +96,16 @@ def build_guest(base: str, directory: pathlib.Path) -> None:
             podman("umount", name)
 
 
+def recipe_of(base: str) -> str:
+    """The name of what is made on top of an image: the same as long as what is put into it is the same."""
+    parts = (base, EMULATOR, GUEST, COPY_OVERLAY, DISK_SIZE, inspect.getsource(build_guest))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
 def ensure(release: str) -> Machine:
     """Make what machines of a release are started from unless it is there. Safe to run from several labs at once."""
     base = image.ensure(release)
-    recipe = hashlib.sha256(pathlib.Path(__file__).read_bytes() + base.encode()).hexdigest()[:12]
+    recipe = recipe_of(base)
     emulator, directory = f"{REPOSITORY}:{recipe}", image.CACHE / f"machine-{recipe}"
     with (image.CACHE / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -179,9 +187,11 @@ def prepare(lab: Lab, host: Host) -> str:
 
 def ssh(lab: Lab, host: Host, known_hosts: pathlib.Path, *command: str) -> list[str]:
     """The command that runs `command` on a host as Ansible would."""
+    patience = PATIENCE_SECONDS if host.virtual else 10
     return [
         "ssh", "-i", str(lab.directory / "id_ed25519"), "-o", f"UserKnownHostsFile={known_hosts}",
-        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR",
+        "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes",
+        "-o", f"ConnectTimeout={patience}", "-o", "LogLevel=ERROR",
         f"root@{lab.address(host)}", *command,
     ]  # fmt: skip
 

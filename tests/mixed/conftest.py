@@ -12,14 +12,16 @@ from collections.abc import Iterator
 import pytest
 from tests.e2e.fleet import ROOT, Fleet, Pod
 
-LAB = {
-    "QNET_LAB": os.environ.get("QNET_LAB", "mixed"),
+DEFAULTS = {
+    "QNET_LAB": "mixed",
     "QNET_LAB_CONTROLLERS": "1",
     "QNET_LAB_SWITCHES": "2",
     "QNET_LAB_VIRTUAL": "1",
     "QNET_LAB_UNDERLAYS": "2",
     "QNET_LAB_RELEASES": "bookworm trixie",
 }
+# With QNET_LAB_SWITCHES=3 and QNET_LAB_VIRTUAL=0 the tests whose names do not say v1 run in a fraction of the time.
+LAB = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
 
 
 def lab_up() -> None:

@@ -80,13 +80,13 @@ def reboot(fleet: Fleet, host: str) -> None:
 
 def test_the_mtu_of_an_underlay_is_lowered(fop: Fleet, pods: dict[str, Pod]) -> None:
     """The mesh names the host, the play gives all pods the MTU that is left, and the same back again."""
-    h2 = pod_on(pods, "h2")
+    h2, (one, other) = pod_on(pods, "h2"), [name for name in fop.groups["switches"] if name != "h2"]
     try:
         fop.run("h2", "ip", "link", "set", "dev", "eth1", "mtu", "1400")
         found = fop.try_play("mesh", "fop")
         assert found.status != 0
         assert "MTU" in found.output, found.output[-3000:]
-        with untouched(fop, pod_on(pods, "h1"), pod_on(pods, "v1")):
+        with untouched(fop, pod_on(pods, one), pod_on(pods, other)):
             fop.play("site", "fop")
         assert "mtu 1350" in fop.run("h2", "ip", "netns", "exec", h2.namespace, "ip", "link", "show", "dev", "eth0")
         fop.play("verify", "fop")
