@@ -73,6 +73,8 @@ class Packets:
         flow_mods.inc(len(answer.commands))
         if answer.quarantined is not None:
             self._quarantined(switch, answer.quarantined)
+        if answer.crowded is not None:
+            self._crowded(switch, answer.crowded)
         self._kinds[answer.kind].inc()
         self._metrics.packet_in_duration.observe(time.perf_counter() - began)
         # What is refused is worth a line, as long as a scan does not fill the log with them.
@@ -100,8 +102,16 @@ class Packets:
 
     def _quarantined(self, switch: Switch, port: int) -> None:
         self._metrics.quarantines.labels(switch.host).inc()
+        LOG.warning("pod %s at %s keeps asking in vain: in quarantine", self._pod_at(switch, port), switch.host)
+
+    def _crowded(self, switch: Switch, port: int) -> None:
+        self._metrics.crowded.labels(switch.host).inc()
+        pod = self._pod_at(switch, port)
+        LOG.warning("pod %s at %s has asked for too many destinations: it gives up the oldest", pod, switch.host)
+
+    def _pod_at(self, switch: Switch, port: int) -> str:
         pods = (pod.key for pod, location in self._model.local_pods(switch.datapath_id) if location.port == port)
-        LOG.warning("pod %s at %s keeps asking in vain: in quarantine", next(pods, "at no port"), switch.host)
+        return next(pods, "at no port")
 
     def _count(self, host: str, table: int) -> tuple[Counter, Counter]:
         title = _TABLE_TITLES.get(table, str(table))

@@ -34,7 +34,8 @@ _GROUP_IDS = 0x7FFFFFFF
 class Settings:
     """Times in seconds; rates in packets per second to the controller, per pod and for the tunnel port.
 
-    `broadcast_rate`: of what one pod may send to all of its group, where that is declared.
+    `broadcast_rate`: of what one pod may send to all of its group, where that is declared. `pod_demands`: how many
+    demands of one pod a switch has at most.
     """
 
     idle_timeout_seconds: int = 300
@@ -46,6 +47,7 @@ class Settings:
     warm_start: bool = True
     broadcast_rate: int = 300
     broadcast_burst: int = 300
+    pod_demands: int = 4096
 
     def __hash__(self) -> int:  # of many keys of what is remembered
         return self.idle_timeout_seconds

@@ -8,8 +8,8 @@ intent or location, expiry and adoption after a restart all go through the same 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..decide.decide import Kind, Origin
 from ..model.model import Model, Touch, Touches, copied
@@ -50,6 +50,8 @@ from .packet import Addresses, again, ip_addresses, read, restored
 from .quarantine import Conducts, Quarantine
 from .recover import recover
 from .refusals import Refusals
+from .reply import Answer as Answer
+from .shares import Shares
 from .standing import frame_program, local_program
 from .tables import Table
 from .wanted import Frame, Local, Part, Program
@@ -58,21 +60,6 @@ _NO_COOKIE = 0  # no flow of ours has it
 Owner = Demand | Part | Local | Frame
 _FRAME, _KINDS = Frame(), {int(kind): kind for kind in Kind}
 _OPENING = frozenset({Table.PLAN, Table.ADMISSION})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What to send for a first packet: the commands, then the packet if it may go on.
-
-    `quarantined`: the port of the pod whose quarantine begins with it. `call`: what is allowed, and the address that
-    calls, when a pod of this switch does.
-    """
-
-    commands: Commands = ()
-    packet_out: PacketOut | None = None
-    kind: Kind = Kind.DROP
-    quarantined: int | None = None
-    call: tuple[Pair, Address] | None = None
 
 
 class SwitchProgram:
@@ -94,15 +81,16 @@ class SwitchProgram:
         self._zones_changed = True
         self._refusals = Refusals()
         self._conducts = Conducts()
+        self._shares = Shares()
+        self._made: tuple[Demand, ...] = ()  # by the packet that is being answered
 
     def copy(self, model: Model) -> SwitchProgram:
         """A program that holds the same, follows another model, and goes its own way from now on."""
         twin = SwitchProgram(model, self._datapath_id, self._settings)
         for name, value in vars(self).items():
             if name not in ("_model", "_compiler"):
-                setattr(
-                    twin, name, value.copy() if isinstance(value, Holdings | Refusals | Conducts) else copied(value)
-                )
+                known = isinstance(value, Holdings | Refusals | Conducts | Shares)
+                setattr(twin, name, value.copy() if known else copied(value))
         return twin
 
     # -- events ------------------------------------------------------------------------------------------------
@@ -187,12 +175,21 @@ class SwitchProgram:
 
     def packet_in(self, packet: PacketIn, now: float) -> Answer:
         """Decide on a packet that missed; the same packet is sent on its way when it may go."""
-        answer, port = self._answered(packet, now), read(packet, SOURCE_ZONE)
-        if answer.packet_out is not None or not port or read(packet, ORIGIN) != Origin.POD:
+        port = read(packet, SOURCE_ZONE) if read(packet, ORIGIN) == Origin.POD else 0
+        self._made = ()
+        answer = self._answered(packet, now)
+        if port and self._made:
+            excess, begins = self._shares.made(port, self._made, self._settings.pod_demands)
+            if excess:
+                given_up = self._update(dict.fromkeys(excess))
+                crowded = port if begins else None
+                answer = replace(answer, commands=(*given_up, *answer.commands), crowded=crowded)
+        if answer.packet_out is not None or not port:
             return answer
         if (quarantine := self._conducts.in_vain(port, now)) is None:
             return answer
-        return Answer((*answer.commands, *self._demand([quarantine], now)), quarantined=port)
+        commands = (*answer.commands, *self._demand([quarantine], now))
+        return replace(answer, commands=commands, quarantined=port)
 
     def _answered(self, packet: PacketIn, now: float) -> Answer:
         if (addresses := ip_addresses(packet.data)) is None:
@@ -268,6 +265,10 @@ class SwitchProgram:
         ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
         return self._demand((), now, [*(more for way in ways for more in back(self._compiler, *way)), *allowed])
 
+    def share(self, port: int) -> int:
+        """How many demands are alive that the pod at a port has made."""
+        return self._shares.count(port)
+
     @property
     def demands(self) -> frozenset[Demand]:
         """The demands alive."""
@@ -337,23 +338,28 @@ class SwitchProgram:
         behind our back: an allowing root is said again.
         """
         changed: dict[Owner, Program | None] = {}
+        made: list[Demand] = []
         repeat: list[Entry[Owner]] = []
         for demand in besides:
             if demand not in self._programs:
                 changed[demand] = self._compiler.program(demand, now)
+                made.append(demand)
         for demand in demands:
             known = self._programs.get(demand)
             if known is None:
                 changed[demand] = self._compiler.program(demand, now)
+                made.append(demand)
             elif known.root is not None and not known.refuses:
                 entry = self._holdings.entry(known.root)
                 entry.have = None
                 repeat.append(entry)
-        return self._update(changed, repeat)
+        commands = self._update(changed, repeat)
+        self._made = tuple(demand for demand in made if demand in self._programs)
+        return commands
 
     # -- wanted state ------------------------------------------------------------------------------------------
 
-    def _update(self, changed: dict[Owner, Program | None], entries: Iterable[Entry[Owner]] = ()) -> Commands:
+    def _update(self, changed: Mapping[Owner, Program | None], entries: Iterable[Entry[Owner]] = ()) -> Commands:
         flows, groups = set(entries), set[int]()
         ended_zones: list[int] = []
         for owner, program in changed.items():
@@ -383,6 +389,8 @@ class SwitchProgram:
             if program is None:
                 self._conducts.forget(port)
         if program is None:
+            if not isinstance(owner, Local | Frame | Part):
+                self._shares.ended(owner)
             return
         self._programs[owner] = program
         self._refusals.note(owner, program)
@@ -483,5 +491,5 @@ class SwitchProgram:
         self._wanted_groups.clear()
         self._groups.clear()
         self._zones.clear()
-        self._refusals = Refusals()
+        self._refusals, self._shares = Refusals(), Shares()
         self._zones_changed = True
