@@ -91,7 +91,7 @@ class Controller:
         self.receipts.arrived(touched=bool(self._dirty))
         self.metrics.malformed_rows.set(delta.malformed)
         self.metrics.generation.set(delta.generation)
-        self._count_model()
+        self._loop.call_soon(self._count_model)  # after the switches have been told
         if not self.loaded:
             self.loaded = True
             LOG.info("intent loaded: generation %d, %s", self.generation, status.model_counts(self.model))

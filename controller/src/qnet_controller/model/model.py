@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
+from .memory import Memory
 from .objects import (
     Address,
     Change,
@@ -45,7 +46,6 @@ Touches = frozenset[Touch]
 NOTHING: Touches = frozenset()
 HOSTS: Touch = ("hosts", "")
 REFUSED: Touch = ("refused", "")
-_REMEMBERED = 1 << 18
 
 
 class Backends(NamedTuple):
@@ -87,7 +87,7 @@ class Model:
         self._draining: dict[str, Pod] = {}
         self._drained: set[str] = set()
         self._homes: dict[str, int] = {}  # by port name: the switch that reported it last, even when it is gone there
-        self._memo: dict[Hashable, Any] = {}
+        self._memo = Memory()
         self._holds_from, self._holds_until = math.inf, -math.inf
 
     # -- what follows from it ------------------------------------------------------------------------------------
@@ -99,19 +99,15 @@ class Model:
         """
         if now is not None and not self._holds_from <= now < self._holds_until:
             if self._holds_until > -math.inf:  # otherwise nothing that is known depends on the time
-                self._memo.clear()
+                self._memo.forget()
             self._holds_from, self._holds_until = now, self.next_expiry(now) or math.inf
-        known: _V | None = self._memo.get(key)
-        if known is None:
-            if len(self._memo) >= _REMEMBERED:
-                self._memo.clear()
-            known = self._memo[key] = compute()
-        return known
+        known: _V | None = self._memo.known.get(key)
+        return self._memo.keep(key, compute()) if known is None else known
 
     def _changed(self) -> None:
         """Whatever changes the model begins with this."""
         self._holds_until = -math.inf
-        self._memo.clear()
+        self._memo.forget()
 
     def copy(self) -> Model:
         """A model that says the same, and goes its own way from now on."""
@@ -481,7 +477,7 @@ def copied(value: Any) -> Any:
             if isinstance(inner, dict | set | list):
                 twin[key] = inner.copy()
         return twin
-    return value.copy() if isinstance(value, set | list | Passages) else value
+    return value.copy() if isinstance(value, set | list | Passages | Memory) else value
 
 
 def _drop(index: dict[_K, _V], key: _K, item: object) -> None:
