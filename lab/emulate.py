@@ -17,6 +17,7 @@ import subprocess
 BASE, OWN, STATE = pathlib.Path("/machine"), pathlib.Path("/own"), pathlib.Path("/var/lib/machine")
 # One without AVX: as QEMU 7.2 emulates it, systemd in the machine fails to mount and to write files.
 PROCESSOR = "Westmere"
+PROCESSORS = "2"  # so that plays need not wait for what the pods do
 KERNEL_ARGUMENTS = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=5 loglevel=4"
 
 
@@ -94,7 +95,7 @@ def main() -> None:
     argv = [
         "qemu-system-x86_64", "-name", told["name"], "-machine", "q35", "-cpu", PROCESSOR,
         "-accel", os.environ.get("QNET_LAB_ACCELERATOR") or "tcg",
-        "-m", str(told["mebibytes"]), "-nodefaults", "-display", "none", "-serial", "stdio",
+        "-smp", PROCESSORS, "-m", str(told["mebibytes"]), "-nodefaults", "-display", "none", "-serial", "stdio",
         "-monitor", f"unix:{STATE}/monitor,server=on,wait=off",
         "-kernel", str(BASE / "vmlinuz"), "-initrd", str(first_stage(told)), "-append", KERNEL_ARGUMENTS,
         "-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe", "-device", "virtio-rng-pci",

@@ -32,6 +32,7 @@ DISK_SIZE = "4G"
 MEBIBYTES = 1024
 PATIENCE_SECONDS = 90  # for an answer of a machine that runs
 BOOT_SECONDS = 240  # without KVM on a machine that has other things to do
+PROCESSOR_SHARES = "4096"  # of 1024 for a container: each instruction of an emulated processor takes many
 # What the first stage of booting loads; the rest is on the disk.
 EARLY_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 # Files that lab/emulate.py adds to the first stage are put onto the disk: the name, the addresses and the keys.
@@ -156,7 +157,7 @@ def start(lab: Lab, host: Host, labels: list[str], machine: Machine, public_key:
         f"{name}:ip={lab.address(host, n)},interface_name=eth{n}" for n, name in enumerate(lab.networks_of(host))
     ]
     podman(
-        "run", "--detach", "--privileged", "--pids-limit=-1",
+        "run", "--detach", "--privileged", "--pids-limit=-1", "--cpu-shares", PROCESSOR_SHARES,
         "--name", lab.container(host.name), "--hostname", f"{host.name}-emulator", *labels,
         "--volume", f"{machine.directory}:/machine:ro", "--volume", f"{own_directory(lab, host)}:/own:ro",
         "--volume", f"{EMULATE}:/emulate.py:ro", "--env", "QNET_LAB_ACCELERATOR", *LIMITS,

@@ -22,6 +22,7 @@ DEFAULTS = {
 }
 # With QNET_LAB_SWITCHES=3 and QNET_LAB_VIRTUAL=0 the tests whose names do not say v1 run in a fraction of the time.
 LAB = {name: os.environ.get(name, value) for name, value in DEFAULTS.items()}
+PLAY_SECONDS = 3600  # the virtual machine's processor is emulated, and a play asks it for a hundred programs
 
 
 def lab_up() -> None:
@@ -34,7 +35,7 @@ def lab_up() -> None:
 def fop() -> Iterator[Fleet]:
     """The mixed fleet with the FOP inventory; taken down afterwards unless QNET_LAB_KEEP is set."""
     lab_up()
-    fleet = Fleet(LAB["QNET_LAB"])
+    fleet = Fleet(LAB["QNET_LAB"], PLAY_SECONDS)
     fleet.play("site", "fop")
     fleet.install_scripts()
     yield fleet

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from tests.e2e.fleet import Fleet, Pod
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(7200)
 CONTAINERS, MACHINE = ("h1", "h2"), "v1"
 PORT = 12347
 OVERLAY_MTU = 1450

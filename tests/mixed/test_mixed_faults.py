@@ -15,7 +15,7 @@ from tests.e2e.fleet import Fleet, Pod, eventually
 from tests.mixed.conftest import lab_up
 from tests.mixed.test_mixed import PORT, pings, pod_on
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(7200)
 OTHERS_WAIT_SECONDS = 3.0  # on a busy machine; a connection that is broken never goes on
 
 

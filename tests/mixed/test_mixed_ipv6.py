@@ -12,7 +12,7 @@ import yaml
 from tests.e2e.fleet import Fleet, Pod
 from tests.mixed.test_mixed import IP_HEADERS, pings, pod_on
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(7200)
 ROUTER = 2
 DEVICES = {"h1": ("br-phy", "fd20:1", 101), "h2": ("br-phy", "fd20:2", 102), "v1": ("eth1", "fd20:1", 201)}
 OVERLAY_MTU = 1430
