@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qnet_controller.model import objects as o
-from qnet_controller.pipeline.what_if import EVERYTHING, Reach, WhatIf, what_if
+from qnet_controller.pipeline.what_if import BROADCAST, EVERYTHING, Reach, WhatIf, what_if
 from simulator.conntrack import Datapath
 from simulator.fabric import open_session
 
@@ -23,7 +23,7 @@ from .probe import Prober
 from .revocation import PROGRAM, SIP_OF_T, Streams, settle, world
 from .revocation import SIP as SIP_OF_S
 from .scene import SIP, opened, revoke
-from .tenants import ICMP, TCP, UDP, pod_object
+from .tenants import ICMP, TCP, UDP, group_object, pod_object
 from .test_simulated import HOSTS, build, check_programs
 
 WORLDS, CHANGES = 10, 10  # on two kinds of datapath: 200 changes
@@ -96,7 +96,7 @@ def test_what_is_predicted_is_what_is_measured(seed: int, datapath: Datapath) ->
     changer, predicting = Changer(prober, chooser), Predicting(prober)
     prober.fabric.apply = predicting  # type: ignore[method-assign]
     kinds = (changer.add_export, changer.remove_export, changer.edit_export, changer.edit_export,
-             changer.add_service_ip, changer.remove_service_ip)  # fmt: skip
+             changer.add_service_ip, changer.remove_service_ip, changer.edit_broadcast)  # fmt: skip
     before, done = measured(prober), 0
     while done < CHANGES:
         change = chooser.choice(kinds)()
@@ -113,6 +113,21 @@ def test_what_is_predicted_is_what_is_measured(seed: int, datapath: Datapath) ->
         assert {n: Counter(map(repr, c)) for n, c in found.commands.items()} == predicting.commands, change
         before = after
     check_programs(prober.fabric)
+
+
+def test_who_may_speak_to_all_is_predicted(prober: Prober) -> None:
+    predicting = Predicting(prober)
+    prober.fabric.apply = predicting  # type: ignore[method-assign]
+    for wanted, (gains, loses) in ({"a"}, (["a"], [])), ({"b", "x"}, (["b", "x"], ["a"])), (set(), ([], ["b", "x"])):
+        changed = sorted(prober.world.broadcast ^ wanted)
+        prober.world.broadcast = set(wanted)
+        prober.fabric.apply([group_object(prober.world, group) for group in changed])
+        assert predicting.found is not None
+        for found, groups in (predicting.found.gained, gains), (predicting.found.lost, loses):
+            networks = {"a": "red", "b": "red", "x": "blue"}
+            assert [(r.group, r.target, r.network) for r in found] == [(g, BROADCAST, networks[g]) for g in groups]
+        for client in prober.clients():
+            prober.to_all(client, 0)
 
 
 def test_what_is_cut_is_said_by_host_with_an_end_on_each(prober: Prober) -> None:

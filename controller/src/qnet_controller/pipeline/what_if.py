@@ -17,7 +17,8 @@ from .connections import Connection, Ends, cut
 from .messages import Command
 from .program import SwitchProgram
 
-OUTSIDE = "outside"
+OUTSIDE, BROADCAST = "outside", "broadcast"
+_TO_ALL = b"\xff" * 4  # stands for every address that is for all
 EVERYTHING = PortRule(0)
 """Stands for every protocol and port."""
 
@@ -26,7 +27,8 @@ EVERYTHING = PortRule(0)
 class Reach:
     """That a group may open connections to an address, which the pod or Service IP with the key `target` has.
 
-    Or to all addresses of a block outside, which `prefix` says; there the `network` is any.
+    Or to all addresses of a block outside, which `prefix` says; there the `network` is any. Or that its pods in a
+    network speak to all of their own: `broadcast`.
     """
 
     group: str
@@ -66,6 +68,8 @@ def what_if(
         if what == "egress":
             lost, gained = _outside(model, after, str(name)), _outside(after, model, str(name))
             before, then = before | lost, then | gained
+        elif what == "group":
+            before, then = before | _broadcast(model, str(name)), then | _broadcast(after, str(name))
     found = WhatIf(sorted(then - before, key=_order), sorted(before - then, key=_order))
     for datapath_id, listed in connections.items():
         listed = list(listed)
@@ -87,6 +91,15 @@ def _outside(model: Model, other: Model, name: str) -> set[Reach]:
     alone = (rule for rule in rules if not any(_covers(wider, rule) for wider in others))
     ports = ((rule, rule.port or EVERYTHING) for rule in alone)
     return {Reach(name, OUTSIDE, OUTSIDE, r.to.address, (p.protocol, p.port), r.to.prefix) for r, p in ports}
+
+
+def _broadcast(model: Model, name: str) -> set[Reach]:
+    """The networks in which pods of a group speak to all of their own."""
+    group = model.groups.get(name)
+    if group is None or not group.broadcast:
+        return set()
+    networks = {model.services[service].network for service in model.services_of.get(name, ())}
+    return {Reach(name, BROADCAST, network, _TO_ALL, (EVERYTHING.protocol, EVERYTHING.port)) for network in networks}
 
 
 def _covers(wider: EgressRule, rule: EgressRule) -> bool:

@@ -36,8 +36,9 @@ def _row(kind: str, record: t.Any) -> dict[str, t.Any]:
     row.pop("l7", None)  # decides nothing about packets between pods
     if "health_check" in row:
         row["health_check"] = dict(record.health_check)
-    if "drain_until" in row:
-        row["drain_until"] = [] if record.drain_until is None else [record.drain_until]
+    for name in ("drain_until", "affinity_seconds"):
+        if name in row:
+            row[name] = [] if row[name] is None else [row[name]]
     return row
 
 
@@ -72,4 +73,6 @@ def text(found: t.Mapping[str, t.Any]) -> str:
 def _reach(item: t.Mapping[str, t.Any]) -> str:
     if item["target"] == "outside":
         return f"{item['group']} reaches {item['address']} outside: {item['ports']}"
+    if item["target"] == "broadcast":
+        return f"{item['group']} reaches all of its own in {item['network']} by broadcast and multicast"
     return f"{item['group']} reaches {item['target']} ({item['address']} in {item['network']}): {item['ports']}"
