@@ -21,6 +21,11 @@ def leader_killed(fleet: Fleet, _: str) -> AbstractContextManager[None]:
     return faults.killed(fleet, faults.leader(fleet), DATABASE)
 
 
+def leader_without_disk(fleet: Fleet, _: str) -> AbstractContextManager[None]:
+    """The disk of the database's leader is full."""
+    return faults.full_disk(fleet, faults.leader(fleet))
+
+
 def quorum_lost(fleet: Fleet, _: str) -> AbstractContextManager[None]:
     """Only the member on the first controller is left."""
     return faults.without_quorum(fleet, fleet.groups["controllers"][1:])
@@ -53,6 +58,11 @@ DRILLS = (
     Drill("half-open", "controller's host vanishes", faults.half_open, MS, adds_probe=True),
     Drill("leader", "leader of the database killed", leader_killed, MS, writer=not_the_leader),
     Drill("quorum", "two of three database members killed", quorum_lost, MS, writer=the_first),
+    Drill(
+        "disk", "disk of the database's leader full", leader_without_disk, MS, writer=not_the_leader,
+        scene=faults.small_disks,
+    ),
+    Drill("memory", "controller without memory", partial(faults.starved, unit=CONTROLLER), MS),
     Drill(
         "vswitchd", "ovs-vswitchd killed", partial(on_the_switch, unit="ovs-vswitchd"), RESTART_MS,
         flow_limit=int(RESTART_MS / 1000 / FLOW_SECONDS), moves=3,

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Drill:
     flow_limit: int = 0  # datagrams of the established flow that may be lost
     moves: int = 2  # a switch may get another master that often: away, and back
     writer: Callable[[Fleet], str] | None = None  # the host on which intent is written all the time
+    scene: Callable[[Fleet], AbstractContextManager[None]] = lambda _: nullcontext()  # there in all rounds
 
     @property
     def limit(self) -> float:

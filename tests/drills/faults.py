@@ -11,6 +11,8 @@ from tests.e2e.fleet import Fleet
 
 CONTROLLER, DATABASE = "qnet-controller", "qnet-database"
 OPENFLOW_PORT, PEER_PORT = 6653, 6654
+FILES, DISK_SIZE = "/var/lib/qnet/database", "32m"
+TOO_LITTLE_MEMORY = "16M"
 BOTH, IN, OUT = ("input", "output"), ("input",), ("output",)
 
 
@@ -89,6 +91,57 @@ def without_quorum(fleet: Fleet, hosts: list[str]) -> Iterator[None]:
     finally:
         for host in hosts:
             systemctl(fleet, host, "start", DATABASE)
+
+
+@contextmanager
+def starved(fleet: Fleet, host: str, unit: str) -> Iterator[None]:
+    """The unit may use less memory than it does: the kernel kills it, and each one that systemd starts again."""
+    fleet.run(host, "systemctl", "set-property", "--runtime", unit, f"MemoryMax={TOO_LITTLE_MEMORY}", "MemorySwapMax=0")
+    try:
+        yield
+    finally:
+        fleet.run(host, "systemctl", "set-property", "--runtime", unit, "MemoryMax=infinity", "MemorySwapMax=infinity")
+
+
+@contextmanager
+def small_disks(fleet: Fleet) -> Iterator[None]:
+    """Each member of the database has a file system of its own, of `DISK_SIZE`."""
+    for host in fleet.groups["controllers"]:
+        move = (
+            f"cp -a {FILES} {FILES}.drill && mount -t tmpfs -o size={DISK_SIZE} drill {FILES} && {_copy('.drill', '')}"
+        )
+        _without(fleet, host, move)
+    try:
+        yield
+    finally:
+        for host in fleet.groups["controllers"]:
+            _without(
+                fleet, host, f"{_copy('', '.drill')} && umount {FILES} && {_copy('.drill', '')} && rm -r {FILES}.drill"
+            )
+
+
+def _copy(source: str, target: str) -> str:
+    return f"cp -a {FILES}{source}/. {FILES}{target}"
+
+
+def _without(fleet: Fleet, host: str, script: str) -> None:
+    """Run a script while the member of the database on a host is stopped; the others have a leader before and after."""
+    systemctl(fleet, host, "stop", DATABASE)
+    try:
+        fleet.run(host, "sh", "-ec", script)
+    finally:
+        systemctl(fleet, host, "start", DATABASE)
+    leader(fleet)
+
+
+@contextmanager
+def full_disk(fleet: Fleet, host: str) -> Iterator[None]:
+    """Nothing can be written any more where a member of the database has its file."""
+    fleet.run(host, "sh", "-c", f"cat /dev/zero >{FILES}/filler 2>/dev/null; true")
+    try:
+        yield
+    finally:
+        fleet.run(host, "rm", f"{FILES}/filler")
 
 
 def leader(fleet: Fleet) -> str:

@@ -63,9 +63,10 @@ def main() -> int:
             if options.only and drill.name not in options.only:
                 continue
             load, rounds = os.getloadavg()[0], list[Seen]()
-            for number in range(options.rounds):
-                rounds.append(drills.run_round(fleet, drill, options.connections))
-                print(f"{drill.name} {number + 1}: {shown(rounds[-1])}", flush=True)
+            with drill.scene(fleet):
+                for number in range(options.rounds):
+                    rounds.append(drills.run_round(fleet, drill, options.connections))
+                    print(f"{drill.name} {number + 1}: {shown(rounds[-1])}", flush=True)
             keep(RESULTS, drill, Run(rounds, options.connections, load, os.getloadavg()[0]))
             well = well and not any(seen.faults for seen in rounds)
     if not options.no_page:

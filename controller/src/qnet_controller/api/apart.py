@@ -38,17 +38,25 @@ class Apart:
         """What `work` returns, or raises; both have to be picklable.
 
         Raises:
-            Failed: the child was killed, or took longer than `LONGEST_SECONDS`.
+            Failed: there is no memory or descriptor for a child, it was killed, or took longer than `LONGEST_SECONDS`.
         """
         async with self._turn:
-            found: Result = await _run(work, arguments)
+            try:
+                found: Result = await _run(work, arguments)
+            except OSError as error:
+                raise Failed(f"the answer could not be worked out: no process for it: {error}") from error
             return found
 
 
 async def _run(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     loop = asyncio.get_running_loop()
     theirs, ours = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(theirs)
+        os.close(ours)
+        raise
     if child == 0:
         _compute(ours, work, arguments)
     os.close(ours)

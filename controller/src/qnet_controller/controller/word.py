@@ -57,16 +57,19 @@ def decode(body: bytes) -> Word:
     """
     try:
         said: Any = json.loads(body)
-        if not isinstance(said["ready"], bool) or not isinstance(said["generation"], int | None):
+        ready, generation = said["ready"], said["generation"]
+        if not isinstance(ready, bool) or type(generation) not in (int, type(None)):
             raise NoWord("ready or generation of the wrong type")
-        return Word(
-            said["ready"],
-            said["generation"],
-            frozenset(_texts(said["hears"])),
-            frozenset(int(text, 16) for text in _texts(said["lacks"])),
-        )
+        return Word(ready, generation, frozenset(_texts(said["hears"])), frozenset(map(_number, _texts(said["lacks"]))))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NoWord(f"no word of a controller: {error}") from None
+
+
+def _number(text: str) -> int:
+    number = int(text, 16)
+    if not 0 <= number < 1 << 64:
+        raise NoWord(f"{text!r} is no datapath id")
+    return number
 
 
 def _texts(value: Any) -> list[str]:
