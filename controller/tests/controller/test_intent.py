@@ -5,62 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.intent import delete, fleet, host, insert, pod, reference, update
+from contract.reader import Reader, following, intent
 from contract.real import QNET_SCHEMA, Authority, Database, database
 from contract.real import run as run_command
-from qnet_controller.model.model import Model
 from qnet_controller.model.objects import Export, Host, Pod, PortRule, Removed, Subnet
-from qnet_controller.ovsdb.feed import Delta, Feed, Tls
+from qnet_controller.ovsdb.feed import Tls
 from qnet_controller.ovsdb.rows import COLUMNS, MalformedRow, datapath_id, mac, port_rule
-
-
-class Reader:
-    """A model that follows a feed."""
-
-    feed: Feed
-
-    def __init__(self) -> None:
-        self.model = Model()
-        self.deltas: list[Delta] = []
-        self._news = asyncio.Event()
-
-    def deliver(self, delta: Delta) -> None:
-        self.model.apply(delta.changes)
-        self.deltas.append(delta)
-        self._news.set()
-
-    async def wait(self, count: int, seconds: float = 8.0) -> Delta:
-        async with asyncio.timeout(seconds):
-            while len(self.deltas) < count:
-                self._news.clear()
-                await self._news.wait()
-        return self.deltas[count - 1]
-
-
-@asynccontextmanager
-async def following(*remotes: str, tls: Tls | None = None) -> AsyncIterator[Reader]:
-    reader = Reader()
-    feed = reader.feed = Feed(remotes, tls, reader.deliver)
-    feed.start()
-    try:
-        yield reader
-    finally:
-        await feed.stop()
-
-
-def intent(model: Model) -> dict[str, Any]:
-    """Everything a model knows of intent."""
-    return {
-        name: dict(getattr(model, name))
-        for name in ("networks", "hosts", "groups", "services", "service_ips", "pods", "exports")
-    }
 
 
 async def _same_as_new(served: Database, reader: Reader) -> None:

@@ -36,11 +36,6 @@ _NAMING = frozenset({"Network", "Security_Group", "Service", "Pod"})
 HOLD = "hold"
 """The option of QNet_Global that says `true` while the database is filled from nothing."""
 ANSWER_SECONDS = 15.0
-_REQUESTED = (
-    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_REQUESTED,
-    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_COND_REQUESTED,
-    ovs.db.idl.Idl.IDL_S_DATA_MONITOR_COND_SINCE_REQUESTED,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +265,10 @@ class Feed:
     def _expect_an_answer(self, idl: _Idl, poller: Any) -> None:
         """Ask again when the database does not say what it has: its schema may lack what this release reads.
 
-        The library waits for ever then. The schema is brought up to date by the role intent_database.
+        The library waits for ever then, and for every other answer on the way there. The schema is brought up to date
+        by the role intent_database.
         """
-        if idl.state not in _REQUESTED or not idl._session.is_connected():
+        if idl.state == ovs.db.idl.Idl.IDL_S_MONITORING or not idl._session.is_connected():
             self._waiting_since = None
             return
         now = time.monotonic()
