@@ -79,11 +79,11 @@ def mutated(chance: random.Random) -> Asked:
     body = copy.deepcopy(CHANGES)
     body["changes"] = chance.sample(body["changes"], chance.randrange(1, 4))
     for _ in range(chance.randrange(1, 4)):
-        _spoil(chance, body)
+        spoil(chance, body)
     return Asked(chance.choice(POSTED[:2]), json.dumps(body).encode())
 
 
-def _spoil(chance: random.Random, where: Any) -> None:
+def spoil(chance: random.Random, where: Any) -> None:
     """Put something else into one place of a tree, or take it away."""
     while True:
         keys = list(where) if isinstance(where, dict) else list(range(len(where)))

@@ -11,7 +11,7 @@ from tests.e2e.fleet import Fleet
 
 CONTROLLER, DATABASE = "qnet-controller", "qnet-database"
 OPENFLOW_PORT, PEER_PORT = 6653, 6654
-FILES, DISK_SIZE = "/var/lib/qnet/database", "32m"
+FILES, DISK_SIZE = "/var/lib/qnet/database", "128m"
 TOO_LITTLE_MEMORY = "16M"
 BOTH, IN, OUT = ("input", "output"), ("input",), ("output",)
 
