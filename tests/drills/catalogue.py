@@ -62,7 +62,6 @@ DRILLS = (
         "disk", "disk of the database's leader full", leader_without_disk, MS, writer=not_the_leader,
         scene=faults.small_disks,
     ),
-    Drill("memory", "controller without memory", partial(faults.starved, unit=CONTROLLER), MS),
     Drill(
         "vswitchd", "ovs-vswitchd killed", partial(on_the_switch, unit="ovs-vswitchd"), RESTART_MS,
         flow_limit=int(RESTART_MS / 1000 / FLOW_SECONDS), moves=3,

@@ -183,7 +183,9 @@ def check_written(fleet: Fleet, seen: Seen, said: dict[str, Any]) -> None:
     seen.written = len(wanted)
     seen.write_gap_ms = max((b - a for a, b in itertools.pairwise(said["times"])), default=0.0) * 1000
     for host in fleet.groups["controllers"]:
-        eventually(lambda host=host: wanted <= there(fleet, host), MEMBER_SECONDS, f"{host} has all that was acknowledged")
+        eventually(
+            lambda host=host: wanted <= there(fleet, host), MEMBER_SECONDS, f"{host} has all that was acknowledged"
+        )
     if not wanted:
         seen.faults.append("nothing was acknowledged")
     with fleet.script(faults.leader(fleet), "writer.py", "remove", PREFIX) as script:

@@ -12,7 +12,6 @@ from tests.e2e.fleet import Fleet
 CONTROLLER, DATABASE = "qnet-controller", "qnet-database"
 OPENFLOW_PORT, PEER_PORT = 6653, 6654
 FILES, DISK_SIZE = "/var/lib/qnet/database", "128m"
-TOO_LITTLE_MEMORY = "16M"
 BOTH, IN, OUT = ("input", "output"), ("input",), ("output",)
 
 
@@ -91,16 +90,6 @@ def without_quorum(fleet: Fleet, hosts: list[str]) -> Iterator[None]:
     finally:
         for host in hosts:
             systemctl(fleet, host, "start", DATABASE)
-
-
-@contextmanager
-def starved(fleet: Fleet, host: str, unit: str) -> Iterator[None]:
-    """The unit may use less memory than it does: the kernel kills it, and each one that systemd starts again."""
-    fleet.run(host, "systemctl", "set-property", "--runtime", unit, f"MemoryMax={TOO_LITTLE_MEMORY}", "MemorySwapMax=0")
-    try:
-        yield
-    finally:
-        fleet.run(host, "systemctl", "set-property", "--runtime", unit, "MemoryMax=infinity", "MemorySwapMax=infinity")
 
 
 @contextmanager
