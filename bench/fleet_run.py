@@ -6,16 +6,20 @@ The lab (QNET_LAB with `-run` added) is made for it and taken down: one controll
 playbook with a task per object (networks, groups, services, Service IPs, exports, and each pod on its host), made with
 the same modules for the same state; it does not set up hosts, so it stands beside tenants.yml with pods.yml. Host-tasks
 are those that ran, from Ansible's recap, with every turn of a loop over objects; CPU is that of the control node with
-all its children. Adding a host must change nothing on the others: neither by what the play says, nor by their files,
-their switches and their flows. Leave the checkout alone while it runs. More hosts: `--switches 49 --pods 5`.
+all its children, and with the connections of ssh that stay behind for the next play: they are ended after each, so
+every play opens its own. What the hosts do is not in it, although they are on the same machine here. Adding a host must
+change nothing on the others: neither by what the play says, nor by their files, their switches and their flows. Leave
+the checkout alone while it runs. More hosts: `--switches 49 --pods 5`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +45,7 @@ SWITCH = (
     "ovs-vsctl --bare --columns=name,external_ids,other_config,options list Interface; ovs-vsctl show; "
     "ovs-ofctl -O OpenFlow15 --no-stats --sort dump-flows br-int; ip -brief address; ls /run/netns 2>/dev/null"
 )
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2): processes whose parents have ended become ours
 Inventory = dict[str, Any]
 
 
@@ -118,12 +123,36 @@ def one_by_one(variables: Inventory) -> list[dict[str, Any]]:
     ]
 
 
+@contextmanager
+def all_processes() -> Iterator[None]:
+    """Whatever the block starts is counted, what it leaves in the background as well: that is ended when it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, os.strerror(ctypes.get_errno())
+    before = children()
+    try:
+        yield
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        for left in children() - before:
+            os.kill(left, signal.SIGTERM)
+            os.waitpid(left, 0)
+
+
+def children() -> set[int]:
+    """The processes whose parent this one is."""
+    listed = subprocess.run(
+        ["ps", "--no-headers", "-o", "pid,comm", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
+    )
+    return {int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1] != "ps"}
+
+
 def cost(title: str, run: Any, extra: int = 0) -> Cost:
     """Run a play, and what it has cost; `extra` are the turns of its loops beyond one task each."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done: Play = run()
+    with all_processes():
+        done: Play = run()
+        seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = time.perf_counter() - began
     assert done.status == 0, done.output[-4000:]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = RECAP.findall(done.output)

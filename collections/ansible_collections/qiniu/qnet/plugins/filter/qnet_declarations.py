@@ -10,8 +10,7 @@ version_added: 1.0.0
 author: qnet authors
 description:
   - Removes from each pod where it is and what runs in it.
-  - With O(known), a pod with a workload that does not take connections yet is declared draining, so that it takes none
-    before something answers.
+  - With O(hold), a pod with a workload that does not take connections yet takes none until something answers.
 positional: _input
 options:
   _input:
@@ -19,10 +18,10 @@ options:
     type: list
     elements: dict
     required: true
-  known:
-    description: Pods, as M(qiniu.qnet.qnet_pod_info) returns them.
-    type: list
-    elements: dict
+  hold:
+    description: Whether to add C(hold) to pods with a workload.
+    type: bool
+    default: false
   bare:
     description: Whether to keep the names only, for pods that are declared already.
     type: bool

@@ -11,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
 import typing as t
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _host_plan, _model, _netns, _vswitch
+from ansible_collections.qiniu.qnet.plugins.module_utils import _host_plan, _model, _netns, _pods, _vswitch, _workload
 from ansible_collections.qiniu.qnet.plugins.module_utils._host_plan import Attachment, Facts, Steps, Tree
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import Database
 
 POD_KEY = "qnet-pod"
+UNITS = "/etc/systemd/system"
 ATTACHMENT_KEY = "qnet-attachment"
 KEPT = ("mac", "addresses", "gateways", "neighbours", "virtual_mac", "mtu", "transmit_checksum")
 
@@ -65,6 +67,12 @@ class Leaving:
     pod: str
     port_name: str
     namespace: str | None
+
+
+def leaving(pod: t.Mapping[str, t.Any]) -> Leaving:
+    """A pod to detach, as the options of the module say it."""
+    namespace = namespace_path(pod) if is_owned(pod) else None
+    return Leaving(pod["name"], _model.port_name_of(pod["name"]), namespace)
 
 
 @dataclasses.dataclass
@@ -149,7 +157,10 @@ class Switchboard:
                 "switch_port": self._switch_port(item.port_name),
             }
             after[item.pod] = {"namespace": None, "port": None, "switch_port": None}
-        outcome = HostOutcome(before != after, before, after)
+        differing = [pod for pod in before if before[pod] != after[pod]]
+        outcome = HostOutcome(
+            bool(differing), {pod: before[pod] for pod in differing}, {pod: after[pod] for pod in differing}
+        )
         if check_mode:
             self._connect(jobs, leaving, check_mode)
         else:
@@ -157,6 +168,7 @@ class Switchboard:
         return outcome
 
     def _carry_out(self, jobs: t.Sequence[_Job], leaving: t.Sequence[Leaving], links: set[str]) -> list[str]:
+        _stop_processes(leaving)
         self._unplug([job.port_name for job in jobs if job.replug])
         faults = []
         ready = []
@@ -290,6 +302,18 @@ def _attach_inside(steps: Steps) -> None:
     _netns.batch(steps.inside)
 
 
+def _stop_processes(leaving: t.Sequence[Leaving]) -> None:
+    """Stop what qnet_workload runs in pods that leave, which ends in good order while it still has its network."""
+    units = [_workload.unit_of(item.pod) for item in leaving]
+    there = [unit for unit in units if os.path.isdir(f"{UNITS}/{unit}.d")]
+    if there:
+        done = subprocess.run(["systemctl", "stop", *there], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise _netns.NamespaceError(
+                f"systemctl stop {' '.join(there)}: {done.stderr.strip()}; nothing was detached"
+            )
+
+
 def _detach(item: Leaving, links: set[str]) -> None:
     if item.port_name in links:
         _netns.batch([f"link delete dev {item.port_name}"])
@@ -304,3 +328,47 @@ def namespace_path(pod: t.Mapping[str, t.Any]) -> str:
     if pod["pid"] is not None:
         return f"/proc/{pod['pid']}/ns/net"
     return _netns.path_of(_model.namespace_of(pod["name"]))
+
+
+def is_owned(pod: t.Mapping[str, t.Any]) -> bool:
+    """Whether the network namespace of a pod is qnet's to make and remove."""
+    return pod["namespace_path"] is None and pod["pid"] is None
+
+
+def joining(
+    asked: t.Sequence[t.Mapping[str, t.Any]], state: _model.State, switch: Switchboard, mtu: int | None
+) -> list[Joining]:
+    """The pods to attach, from the options of the module (`asked`, and the `mtu` of the overlay) and the intent.
+
+    Raises:
+        HostRefused: neither the options nor the network of a pod say an MTU.
+    """
+    found = []
+    faults = []
+    for pod in asked:
+        need = _pods.attachment(state, pod["name"])
+        smallest = min((value for value in (mtu, need["mtu"]) if value is not None), default=None)
+        if smallest is None:
+            faults.append(
+                f"mtu: pod {pod['name']}: network {need['network']} has none either: give that of the overlay"
+            )
+            continue
+        kernel = switch.transmit_checksum
+        gateways = tuple(dict.fromkeys(item["gateway"] for item in need["addresses"]))
+        attachment = Attachment(
+            pod=pod["name"],
+            port_name=need["port_name"],
+            namespace=namespace_path(pod),
+            owned=is_owned(pod),
+            mac=need["mac"],
+            addresses=tuple(with_length(item, kernel) for item in need["addresses"]),
+            gateways=gateways,
+            mtu=smallest,
+            transmit_checksum=switch.transmit_checksum,
+            neighbours=tuple(gateway for gateway in gateways if ":" in gateway) if kernel else (),
+            virtual_mac=_model.VIRTUAL_MAC,
+        )
+        found.append(Joining(attachment, notes(state["pod"][pod["name"]], attachment)))
+    if faults:
+        raise HostRefused(faults)
+    return found

@@ -49,11 +49,15 @@ class Found:
 
 @dataclasses.dataclass
 class Steps:
-    """Units by what is to be done with them. `write`: unit to the text of its drop-in; `files`: path to its text."""
+    """Units by what is to be done with them. `write`: unit to the text of its drop-in; `files`: path to its text.
+
+    `boot`: other units that are enabled, so that they start when the host does.
+    """
 
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     write: dict[str, str] = dataclasses.field(default_factory=dict)
     enable: list[str] = dataclasses.field(default_factory=list)
+    boot: list[str] = dataclasses.field(default_factory=list)
     start: list[str] = dataclasses.field(default_factory=list)
     restart: list[str] = dataclasses.field(default_factory=list)
     remove: list[str] = dataclasses.field(default_factory=list)

@@ -11,11 +11,10 @@ module: qnet_pod
 short_description: Declare pods and attach them to the network on their host
 version_added: 0.1.0
 description:
-  - Declares pods in the intent database, with addresses allocated where none are given, and attaches them on the
-    host that the
-    module runs on. Attaching makes the network namespace (or takes the one of a container), the pair of virtual
-    interfaces, the
-    MAC address, addresses, default routes, MTU and offload settings, and the port on the integration bridge.
+  - Declares pods in the intent database, with addresses allocated where none are given, and attaches them on the host
+    that the module runs on. Attaching makes the network namespace (or takes the one of a container), the pair of
+    virtual interfaces, the MAC address, addresses, default routes, MTU and offload settings, and the port on the
+    integration bridge.
   - Takes one pod by its options, or many as a list; the ports of all pods of a call appear in one transaction.
   - A pod that is attached only in part (an interrupted run, a namespace somebody changed, a removed interface) is
     repaired.
@@ -57,12 +56,15 @@ options:
     description: MAC address of the pod. It follows from the name of the pod when omitted.
     type: str
   weight:
-    description: Share of the new connections of its service, 0 to 65535, relative to the other pods. A new pod has
-      100.
+    description: Share of the new connections of its service, 0 to 65535, relative to the other pods; at first 100.
     type: int
   draining:
     description: Whether the pod takes no new connections of its service. A new pod does.
     type: bool
+  hold:
+    description: Declare the pod draining unless it takes connections already, for one in which nothing answers yet.
+    type: bool
+    version_added: 1.0.0
   containers:
     description: Identifiers of the containers that share the pod's network, for people.
     type: list
@@ -101,6 +103,9 @@ options:
       draining:
         description: As O(draining).
         type: bool
+      hold:
+        description: As O(hold).
+        type: bool
       containers:
         description: As O(containers).
         type: list
@@ -128,6 +133,13 @@ options:
         its group.
     type: bool
     default: false
+  retire:
+    description:
+      - With O(state=declared), also declare every pod draining that is not listed in O(pods), so that it takes no more
+        connections before a later call removes it with O(purge).
+    type: bool
+    default: false
+    version_added: 1.0.0
   mtu:
     description:
       - MTU of the overlay on this host (that of the underlay less what the tunnel adds).
@@ -220,12 +232,21 @@ what_if:
   description: What the change would do, as M(qiniu.qnet.qnet_tenant) says it.
   returned: in check mode with diff and O(state=declared), when there is something to change
   type: dict
+held:
+  description: The pods that O(hold) has kept from taking connections.
+  returned: success, O(state=declared) or O(state=present)
+  type: list
+  elements: str
+retiring:
+  description: The pods that are declared and not listed.
+  returned: success, with O(retire)
+  type: list
+  elements: str
 detached:
   description: The pods that were taken off this host.
   returned: success, except O(state=declared)
   type: list
   elements: str
-  sample: [fop/image-3]
 """
 
 import re
@@ -243,8 +264,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import (
     _pods,
     _vswitch,
 )
-from ansible_collections.qiniu.qnet.plugins.module_utils._host_plan import Attachment
-from ansible_collections.qiniu.qnet.plugins.module_utils._host_pods import HostOutcome, HostRefused, Joining, Leaving
+from ansible_collections.qiniu.qnet.plugins.module_utils._host_pods import HostOutcome, HostRefused, Leaving
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import DatabaseError
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_plan import Refused
 
@@ -255,6 +275,7 @@ POD_OPTIONS: dict[str, t.Any] = {
     "mac": {"type": "str"},
     "weight": {"type": "int"},
     "draining": {"type": "bool"},
+    "hold": {"type": "bool"},
     "containers": {"type": "list", "elements": "str"},
     "namespace_path": {"type": "path"},
     "pid": {"type": "int"},
@@ -269,6 +290,7 @@ ARGUMENTS: dict[str, t.Any] = {
     },
     "state": {"type": "str", "choices": ["declared", "present", "detached", "absent"], "default": "present"},
     "purge": {"type": "bool", "default": False},
+    "retire": {"type": "bool", "default": False},
     "mtu": {"type": "int"},
     "bridge": {"type": "str", "default": "br-int"},
     "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
@@ -289,6 +311,8 @@ class PodModule:
         self.module, self.options = module, t.cast(Options, module.params)
         self.asked: list[Options] = self.options["pods"] if self.options["pods"] is not None else [self.options]
         self.path = "pods" if self.options["pods"] is not None else ""
+        self.held: list[str] = []
+        self.retiring: list[str] = []
 
     def run(self) -> Options:
         """Do what the options ask for and return what the module returns."""
@@ -296,7 +320,9 @@ class PodModule:
         self._check_options()
         if state == "declared":
             outcome, result = self._intend(self._plan_declaration, self.module.check_mode)
-            result["pods"] = [self._describe(outcome.state, pod) for pod in self.asked]
+            result |= {"pods": [self._describe(outcome.state, pod) for pod in self.asked], "held": self.held}
+            if self.options["retire"]:
+                result["retiring"] = self.retiring
             if self.module.check_mode:
                 _module.predict(self.module, outcome.plan, result)
             return result
@@ -305,7 +331,7 @@ class PodModule:
         )
         if state == "present":
             return self._attach(switch)
-        leaving = [self._leaving(pod) for pod in self.asked]
+        leaving = [_host_pods.leaving(pod) for pod in self.asked]
         if state == "detached":
             return self._merge({}, switch.converge([], leaving, self.module.check_mode), leaving)
         # The database is asked first whether it would agree, and changed last: the port goes before the declaration.
@@ -317,13 +343,13 @@ class PodModule:
     def _attach(self, switch: _host_pods.Switchboard) -> Options:
         # Refusals of the database and of the host both come before the first change of either.
         outcome, result = self._intend(self._plan_declaration, True)
-        jobs = switch.prepare(self._joining(outcome.state, switch))
+        jobs = switch.prepare(_host_pods.joining(self.asked, outcome.state, switch, self.options["mtu"]))
         if outcome.plan.changed and not self.module.check_mode:
             outcome, result = self._intend(self._plan_declaration, False)
-            jobs = switch.prepare(self._joining(outcome.state, switch))
+            jobs = switch.prepare(_host_pods.joining(self.asked, outcome.state, switch, self.options["mtu"]))
         leaving = self._strangers(switch) if self.options["purge"] else []
         host = switch.converge(jobs, leaving, self.module.check_mode)
-        result["pods"] = [self._describe(outcome.state, pod) for pod in self.asked]
+        result |= {"pods": [self._describe(outcome.state, pod) for pod in self.asked], "held": self.held}
         return self._merge(result, host, leaving)
 
     def _intend(self, planner: _ovsdb.Planner, check_mode: bool) -> tuple[_ovsdb.Outcome, Options]:
@@ -344,7 +370,13 @@ class PodModule:
         ]
         if missing:
             raise _model.IntentRefused(missing)
+        self.held = [pod["name"] for pod in self.asked if _is_held(have, pod)]
         wishes = [self._wish(have, pod) for pod in self.asked]
+        if self.options["retire"]:
+            self.retiring = sorted(set(have["pod"]) - {pod["name"] for pod in self.asked})
+            wishes += [
+                {**_split(name), "service": have["pod"][name].service, "state": "draining"} for name in self.retiring
+            ]
         purge = self.options["purge"] and self.options["state"] == "declared"
         services = {pod.service_key for pod in have["pod"].values()} if purge else None
         return self._with_paths(_pods.plan_pods, have, wishes, purge_services=services)
@@ -381,6 +413,8 @@ class PodModule:
                 )
         if self.options["purge"] and (self.options["state"] not in ("present", "declared") or not self.path):
             faults.append("purge: works with state=present or declared and the list pods, which says what stays")
+        if self.options["retire"] and (self.options["state"] != "declared" or not self.path or self.options["purge"]):
+            faults.append("retire: works with state=declared and the list pods, without purge, which would remove them")
         if faults:
             raise _model.IntentRefused(faults)
 
@@ -393,40 +427,11 @@ class PodModule:
             wish["service"] = pod["service"].split("/")[1]
         else:
             wish["service"] = have["pod"][pod["name"]].service
-        if pod["draining"] is not None:
+        if _is_held(have, pod):
+            wish["state"] = "draining"
+        elif pod["draining"] is not None:
             wish["state"] = "draining" if pod["draining"] else "active"
         return wish
-
-    def _joining(self, state: _model.State, switch: _host_pods.Switchboard) -> list[Joining]:
-        joining = []
-        faults = []
-        for pod in self.asked:
-            need = _pods.attachment(state, pod["name"])
-            mtu = min((value for value in (self.options["mtu"], need["mtu"]) if value is not None), default=None)
-            if mtu is None:
-                faults.append(
-                    f"mtu: pod {pod['name']}: network {need['network']} has none either: give that of the overlay"
-                )
-                continue
-            kernel = switch.transmit_checksum
-            gateways = tuple(dict.fromkeys(item["gateway"] for item in need["addresses"]))
-            attachment = Attachment(
-                pod=pod["name"],
-                port_name=need["port_name"],
-                namespace=_host_pods.namespace_path(pod),
-                owned=_is_owned(pod),
-                mac=need["mac"],
-                addresses=tuple(_host_pods.with_length(item, kernel) for item in need["addresses"]),
-                gateways=gateways,
-                mtu=mtu,
-                transmit_checksum=switch.transmit_checksum,
-                neighbours=tuple(gateway for gateway in gateways if ":" in gateway) if kernel else (),
-                virtual_mac=_model.VIRTUAL_MAC,
-            )
-            joining.append(Joining(attachment, _host_pods.notes(state["pod"][pod["name"]], attachment)))
-        if faults:
-            raise HostRefused(faults)
-        return joining
 
     def _strangers(self, switch: _host_pods.Switchboard) -> list[Leaving]:
         listed = {pod["name"] for pod in self.asked}
@@ -435,12 +440,6 @@ class PodModule:
             for port_name, pod in sorted(switch.attached().items())
             if pod not in listed
         ]
-
-    @staticmethod
-    def _leaving(pod: Options) -> Leaving:
-        return Leaving(
-            pod["name"], _model.port_name_of(pod["name"]), _host_pods.namespace_path(pod) if _is_owned(pod) else None
-        )
 
     def _describe(self, state: _model.State, pod: Options) -> Options:
         need: Options = dict(_pods.attachment(state, pod["name"]))
@@ -472,8 +471,10 @@ def _split(name: str) -> Options:
     return {"group": group, "name": pod}
 
 
-def _is_owned(pod: Options) -> bool:
-    return pod["namespace_path"] is None and pod["pid"] is None
+def _is_held(have: _model.State, pod: Options) -> bool:
+    """Whether a pod is kept from taking connections until somebody says that it answers."""
+    known = have["pod"].get(pod["name"])
+    return bool(pod["hold"]) and not pod["draining"] and (known is None or known.state != "active")
 
 
 def main() -> None:

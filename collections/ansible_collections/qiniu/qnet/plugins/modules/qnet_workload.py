@@ -59,6 +59,12 @@ options:
           - All users of the host can read the file.
         type: str
         required: true
+  enable:
+    description: Other units that are enabled with O(state=started), so that they start whenever the host does.
+    type: list
+    elements: str
+    default: []
+    version_added: 1.0.0
   purge:
     description: Whether to stop and remove the workloads of all pods that are not listed.
     type: bool
@@ -147,6 +153,10 @@ class Host:
         running = [line.split()[0] for line in listed.splitlines() if line.strip()]
         return self._show(sorted({*wanted, *drop_ins, *running}), drop_ins)
 
+    def enabled(self, unit: str) -> bool:
+        """Whether a unit starts when the host does."""
+        return bool(self._systemctl("is-enabled", unit, may_fail=True).strip() == "enabled")
+
     def apply(self, steps: Steps) -> None:
         """Do the steps; the module fails at the first that cannot be done."""
         if steps.remove:
@@ -158,12 +168,12 @@ class Host:
             self._write(pathlib.Path(path), text)
         for unit, text in steps.write.items():
             self._write(UNITS / f"{unit}.d" / _workload.DROP_IN, text)
-        if steps.write or steps.remove or str(TEMPLATE) in steps.files:
+        if steps.write or steps.remove or any(pathlib.Path(path).parent == UNITS for path in steps.files):
             self._systemctl("daemon-reload")
         if steps.remove:
             self._systemctl("reset-failed", *steps.remove, may_fail=True)
-        if steps.enable:
-            self._systemctl("enable", "--quiet", *steps.enable)
+        if steps.enable or steps.boot:
+            self._systemctl("enable", "--quiet", *steps.enable, *steps.boot)
         if steps.start or steps.restart:
             self._systemctl("restart", *steps.start, *steps.restart)
 
@@ -253,6 +263,8 @@ def _keep_messages_legible(module: AnsibleModule) -> None:
 def _diff(want: dict[str, str], found: dict[str, Found], steps: Steps) -> dict[str, str]:
     before = [f"{path}: {_sum(_read(pathlib.Path(path)))}" for path in sorted(steps.files)]
     after = [f"{path}: {_sum(text)}" for path, text in sorted(steps.files.items())]
+    before += [f"{unit}: not enabled" for unit in steps.boot]
+    after += [f"{unit}: enabled" for unit in steps.boot]
     for unit in sorted({*steps.write, *steps.enable, *steps.start, *steps.restart, *steps.remove}):
         here = found.get(unit, Found())
         if here.drop_in is not None or here.active:
@@ -275,6 +287,7 @@ def main() -> None:
         argument_spec={
             "workloads": {"type": "list", "elements": "dict", "required": True, "options": workload},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file},
+            "enable": {"type": "list", "elements": "str", "default": []},
             "purge": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["started", "retained"], "default": "started"},
         },
@@ -293,6 +306,7 @@ def main() -> None:
     steps = _workload.plan(want, present, start, module.params["purge"])
     if start:
         steps.files = {path: text for path, text in coming.items() if _read(pathlib.Path(path)) != text}
+        steps.boot = [unit for unit in module.params["enable"] if not host.enabled(unit)]
     if not module.check_mode:
         host.apply(steps)
     module.exit_json(

@@ -98,21 +98,18 @@ def _pods(name: str, service: Mapping[str, Any], hosts: Sequence[str]) -> Iterat
         yield placed
 
 
-def declarations(
-    pods: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]] | None = None, bare: bool = False
-) -> list[dict[str, Any]]:
+def declarations(pods: Sequence[Mapping[str, Any]], hold: bool = False, bare: bool = False) -> list[dict[str, Any]]:
     """`pods` (from place) as the module qnet_pod takes them: without where they are and what runs in them.
 
-    With `known`, pods as qnet_pod_info returns them, a pod with a workload that does not take connections yet is
-    declared draining, because nothing may answer there yet. With `bare`, names only, for pods that are declared.
+    With `hold`, a pod with a workload takes no connections unless it does already: nothing may answer there yet.
+    With `bare`, names only, for pods that are declared.
     """
     if bare:
         return [{"name": pod["name"], "service": pod["service"]} for pod in pods]
-    taking = {f"{pod['group']}/{pod['name']}" for pod in known or () if pod["state"] == "active"}
     return [
         {
-            **{key: pod[key] for key in ("name", "service", "addresses", "weight") if key in pod},
-            "draining": pod["draining"] or (known is not None and "workload" in pod and pod["name"] not in taking),
+            **{key: pod[key] for key in ("name", "service", "addresses", "weight", "draining") if key in pod},
+            **({"hold": True} if hold and "workload" in pod else {}),
         }
         for pod in pods
     ]
@@ -135,3 +132,24 @@ def workloads(pods: Sequence[Mapping[str, Any]], directory: str) -> list[dict[st
         for pod in pods
         if "workload" in pod
     ]
+
+
+def by_host(pods: Sequence[Mapping[str, Any]], directory: str) -> dict[str, dict[str, list[Any]]]:
+    """Host to what it needs of `pods`: pods, workloads, packages, files. Hosts without pods are not in it."""
+    shares: dict[str, list[Mapping[str, Any]]] = {}
+    for pod in pods:
+        shares.setdefault(pod["host"], []).append(pod)
+    return {
+        host: {
+            "pods": declarations(share, bare=True),
+            "workloads": workloads(share, directory),
+            "packages": _named(share, "packages"),
+            "files": _named(share, "files"),
+        }
+        for host, share in shares.items()
+    }
+
+
+def _named(pods: Sequence[Mapping[str, Any]], what: str) -> list[str]:
+    """Packages or files of the workloads of some pods, each once."""
+    return list(dict.fromkeys(item for pod in pods for item in (pod.get("workload") or {}).get(what) or ()))

@@ -128,3 +128,42 @@ def test_what_others_wrote_wrongly_is_named_and_does_not_crash(
         assert said.startswith("database QNet: row ")
         assert "of table Network: " in said
         assert "correct or delete it with ovsdb-client" in said
+
+
+def states(database: IntentDatabase) -> dict[str, str]:
+    """Pod → state, from the rows themselves."""
+    return {row["name"]: row["state"] for row in database.rows("Pod")}
+
+
+def test_a_held_pod_takes_connections_only_when_somebody_says_so(
+    run: Runner, database: IntentDatabase, connection: _ovsdb.Connection
+) -> None:
+    declare(connection, pod("image-1"))
+    wishes = [{"name": f"fop/image-{n}", "service": "fop/image", "draining": False} for n in (1, 2)]
+    held = [{**wish, "hold": True} for wish in wishes]
+    for changed in (True, False):  # an interrupted play begins again: the pod does not answer yet
+        tried = run("qnet_pod", pods=held, state="declared", check=True)
+        done = run("qnet_pod", pods=held, state="declared")
+        assert (tried["changed"], done["changed"], done["held"]) == (changed, changed, ["fop/image-2"])
+        assert states(database) == {"image-1": "active", "image-2": "draining"}
+    assert run("qnet_pod", pods=wishes, state="declared")["held"] == []
+    assert states(database) == {"image-1": "active", "image-2": "active"}
+    assert (run("qnet_pod", pods=held, state="declared")["changed"]) is False
+    drained = [{**held[0], "draining": True}, held[1]]
+    assert run("qnet_pod", pods=drained, state="declared")["held"] == []  # the inventory drains it, nobody holds it
+    assert states(database) == {"image-1": "draining", "image-2": "active"}
+
+
+def test_pods_that_retire_take_no_connections_and_stay_until_they_are_removed(
+    run: Runner, database: IntentDatabase, connection: _ovsdb.Connection
+) -> None:
+    declare(connection, pod("image-1"), pod("video-1", service="video"))
+    wishes = [{"name": "fop/image-1", "service": "fop/image"}]
+    for changed in (True, False):
+        done = run("qnet_pod", pods=wishes, state="declared", retire=True)
+        assert (done["changed"], done["retiring"]) == (changed, ["fop/video-1"])
+        assert states(database) == {"image-1": "active", "video-1": "draining"}
+    refused = run.refused("qnet_pod", pods=wishes, state="declared", retire=True, purge=True)
+    assert refused.startswith("retire: works with state=declared and the list pods, without purge")
+    run("qnet_pod", pods=wishes, state="declared", purge=True)
+    assert states(database) == {"image-1": "active"}

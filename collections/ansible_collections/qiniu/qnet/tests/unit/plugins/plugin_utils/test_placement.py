@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.qiniu.qnet.plugins.plugin_utils.placement import (
     PlacementError,
+    by_host,
     declarations,
     intent,
     place,
@@ -118,29 +119,15 @@ def test_intent_has_nothing_about_pods_and_says_what_is_left_out() -> None:
     assert (service["service_ips"], service["drain_seconds"]) == ([said], 5)
 
 
-def known(*names: str, state: str = "active") -> list[dict[str, Any]]:
-    """Pods of group fop as qnet_pod_info returns them."""
-    return [{"group": "fop", "name": name, "state": state} for name in names]
-
-
-def test_new_pod_with_a_workload_is_declared_draining_until_it_runs() -> None:
+def test_only_pods_with_a_workload_are_held_until_they_answer() -> None:
     pods = place(tenants(replicas=2, workload={"command": "/bin/true"}), HOSTS)
-    assert [pod["draining"] for pod in declarations(pods, known("image-1"))] == [False, True]
-    assert [pod["draining"] for pod in declarations(pods, known("image-1", "image-2", state="draining"))] == [
-        True,
-        True,
-    ]
-    assert [pod["draining"] for pod in declarations(pods)] == [False, False]
+    assert [pod.get("hold") for pod in declarations(pods, hold=True)] == [True, True]
+    assert [pod.get("hold") for pod in declarations(pods)] == [None, None]
+    assert declarations(place(tenants(), HOSTS), hold=True) == declarations(place(tenants(), HOSTS))
 
 
-def test_new_pod_without_a_workload_takes_connections_at_once() -> None:
-    assert [pod["draining"] for pod in declarations(place(tenants(), HOSTS), [])] == [False]
-
-
-def test_pod_that_the_inventory_drains_stays_draining() -> None:
-    pods = place(tenants(draining=["image-1"]), HOSTS)
-    assert declarations(pods, known("image-1")) == declarations(pods)
-    assert declarations(pods)[0]["draining"] is True
+def test_pod_that_the_inventory_drains_is_declared_draining() -> None:
+    assert declarations(place(tenants(draining=["image-1"]), HOSTS))[0]["draining"] is True
 
 
 def test_declaration_has_only_what_the_module_takes() -> None:
@@ -166,3 +153,14 @@ def test_workload_knows_its_pod_and_where_its_files_are() -> None:
         "files": ["/opt/b.py"],
     }
     assert workloads(place(tenants(), HOSTS), "/opt") == []
+
+
+def test_each_host_is_told_its_own_pods_and_what_their_workloads_need_once() -> None:
+    workload = {"command": "/bin/true", "packages": ["nginx", "curl"], "files": ["workloads/a.py"]}
+    pods = place(tenants(replicas=3, hosts=["h1", "h2"], workload=workload), HOSTS)
+    shares = by_host(pods, "/opt/w")
+    assert sorted(pod["name"] for share in shares.values() for pod in share["pods"]) == [pod["name"] for pod in pods]
+    assert all(pod["host"] == host for pod in pods for host in shares if pod["name"] in str(shares[host]["pods"]))
+    for host, share in shares.items():
+        assert (share["packages"], share["files"]) == (["nginx", "curl"], ["workloads/a.py"])
+        assert share["workloads"] == workloads([pod for pod in pods if pod["host"] == host], "/opt/w")
