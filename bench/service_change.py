@@ -98,7 +98,9 @@ GROWS: dict[str, object] = {
 
 
 class Change:
-    """One change: milliseconds until the last packet of the old kind, and until all switches have confirmed."""
+    """One change: milliseconds until the last packet of the old kind, until all switches have confirmed, and of the
+    controller's CPU, which says the same on a busy machine.
+    """
 
     def __init__(self, fleet: Fleet, intent: Intent, tick: int) -> None:
         confirm(fleet, intent)
@@ -108,14 +110,22 @@ class Change:
             streams.open(client, [(UDP, address, 3, tick) for address in servers])
         settle(streams, 30.0)
         time.sleep(AFTER_SECONDS)
+        before = cpu_milliseconds(fleet.controller.pid)
         fleet.remove_export(fleet.world.exports["a/s", "b"])
         sent_at = intent.sent_at
         time.sleep(AFTER_SECONDS)
+        self.cpu = cpu_milliseconds(fleet.controller.pid) - before
         found = streams.report()
         self.effect = max(milliseconds for _, milliseconds in last_arrivals(streams, found, sent_at))
         self.confirmed = float(confirm(fleet, intent)["milliseconds"])
         streams.close()
         fleet.add_export(ExportPlan("a/s", "b", direct=True))
+
+
+def cpu_milliseconds(process: int) -> float:
+    """What a process has used of the CPU so far, all its threads together."""
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6
 
 
 def confirm(fleet: Fleet, intent: Intent) -> dict[str, Any]:
@@ -138,6 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     effect: dict[int, list[float]] = {count: [] for count in options.services}
     confirmed: dict[int, list[float]] = {count: [] for count in options.services}
+    cpu: dict[int, list[float]] = {count: [] for count in options.services}
     with tempfile.TemporaryDirectory() as directory, Fleet(Path(directory), world(), ["h1", "h2"], PROGRAM) as fleet:
         fleet.wait_until_ready()
         intent = Intent(fleet.database.socket)
@@ -150,9 +161,12 @@ def main() -> None:
                 change = Change(fleet, intent, options.tick)
                 effect[count].append(change.effect)
                 confirmed[count].append(change.confirmed)
+                cpu[count].append(change.cpu)
                 print(f"  round {turn + 1}: {count} services: {change.effect:.1f} ms", file=sys.stderr, flush=True)
             crowd.clear()
-    for what, values in (("last packet the old way", effect), ("confirmed by all switches", confirmed)):
+    for what, values in (
+        ("last packet the old way", effect), ("confirmed by all switches", confirmed), ("CPU of the controller", cpu),
+    ):  # fmt: skip
         series = {str(count): report.Series(str(count), tuple(found)) for count, found in values.items()}
         for count, found in series.items():
             print(f"{what}, {count} services present: {found} ms")
