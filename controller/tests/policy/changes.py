@@ -13,6 +13,7 @@ from .tenants import (
     FAMILY_CHOICES,
     IPV6,
     SERVICE_BLOCK,
+    ExportPlan,
     PodPlan,
     export_object,
     group_object,
@@ -145,6 +146,100 @@ class Changer:
         pod.host = self._host()
         self.fabric.plug(pod_object(pod), pod.host)
         return f"plug {pod.key} at {pod.host}"
+
+    def scale_service(self) -> str | None:
+        """A service gets other replicas in one change: some more, some less."""
+        service = self.chooser.choice(list(self.world.services))
+        there = [pod for pod in self.world.pods.values() if pod.service == service]
+        wanted = self.chooser.choice([number for number in range(4) if number != len(there)])
+        gone = self.chooser.sample(there, max(0, len(there) - wanted))
+        come = [
+            self.world.new_pod(service, self._host(), families=self.chooser.choice(FAMILY_CHOICES))
+            for _ in range(wanted - len(there))
+        ]
+        for pod in come:
+            assert pod.host
+            self.fabric.plug(pod_object(pod), pod.host)
+        self.fabric.apply([*map(pod_object, come), *self._leave(gone)])
+        self._unplug(gone)
+        return f"scale {service} from {len(there)} to {wanted}"
+
+    def _leave(self, pods: list[PodPlan]) -> list[o.Change]:
+        """Take pods out of the plan; returns what that is in the database."""
+        for pod in pods:
+            del self.world.pods[pod.key]
+            self._forget(lambda item, key=pod.key: key in (item.client, item.server))  # type: ignore[misc]
+        return [o.Removed(o.Pod, pod.key) for pod in pods]
+
+    def _unplug(self, pods: list[PodPlan]) -> None:
+        for pod in pods:
+            if pod.host:
+                self.fabric.unplug(pod_object(pod), pod.host)
+
+    def remove_service(self) -> str | None:
+        """A service goes with its pods, Service IPs and exports, in one change."""
+        if len(self.world.services) < 3:
+            return None
+        service = self.chooser.choice(list(self.world.services))
+        pods = [pod for pod in self.world.pods.values() if pod.service == service]
+        self.fabric.apply([*self._without(service), *self._leave(pods)])
+        self._unplug(pods)
+        return f"remove {service}"
+
+    def remove_group(self) -> str | None:
+        """A security group goes with all that it has and with the exports to it, in one change."""
+        if len(self.world.groups) < 3:
+            return None
+        group = self.chooser.choice(list(self.world.groups))
+        pods = [pod for pod in self.world.pods.values() if pod.group == group]
+        removed: list[o.Change] = [o.Removed(o.SecurityGroup, group), *self._leave(pods)]
+        for service in [key for key in self.world.services if key.split("/")[0] == group]:
+            removed += self._without(service)
+        removed += self._end(lambda export: export.to == group)
+        del self.world.groups[group], self.world.egress[group]
+        self.world.broadcast.discard(group)
+        self.fabric.apply(removed)
+        self._unplug(pods)
+        return f"remove group {group}"
+
+    def _without(self, service: str) -> list[o.Change]:
+        """Take a service out of the plan, its pods excepted."""
+        removed: list[o.Change] = [o.Removed(o.Service, service)]
+        for key in [key for key in self.world.service_ips if key.split(":")[0] == service]:
+            removed.append(o.Removed(o.ServiceIP, service_ip_object(self.world, key).key))
+            del self.world.service_ips[key]
+            self.world.elsewhere.pop(key, None)
+        del self.world.services[service]
+        return removed + self._end(lambda export: export.service == service)
+
+    def _end(self, over: Callable[[ExportPlan], bool]) -> list[o.Change]:
+        gone = [export for export in self.world.exports.values() if over(export)]
+        for export in gone:
+            del self.world.exports[export.service, export.to]
+        return [o.Removed(o.Export, export_object(export).key) for export in gone]
+
+    def give_pod_to_service(self) -> str | None:
+        """A pod becomes one of another service of its group, and keeps its address."""
+        choices = [
+            (pod, service)
+            for pod in self.world.pods.values()
+            for service, network in self.world.services.items()
+            if service != pod.service and service.split("/")[0] == pod.group and network == pod.network
+        ]
+        if not choices:
+            return None
+        pod, service = self.chooser.choice(choices)
+        pod.service = service
+        self.fabric.apply([pod_object(pod)])
+        return f"{pod.key} is of {pod.service}"
+
+    def set_link(self) -> str | None:
+        """A pod's interface goes down, or up again."""
+        pods = self._pods()
+        pod = self.chooser.choice(pods)
+        live = self.chooser.random() < 0.5
+        self.fabric.set_link(pod_object(pod), live)
+        return f"the link of {pod.key} is {'up' if live else 'down'}"
 
     def drain_pod(self) -> str | None:
         """A pod takes no new connections from Service IPs, or takes them again."""

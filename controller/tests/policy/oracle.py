@@ -44,9 +44,14 @@ def who_has(world: World, network: str, address: int) -> PodPlan | str | None:
     return None
 
 
+def never_outside(address: int) -> bool:
+    """Whether no egress rule opens an address."""
+    return any(is_ipv6(address) == is_ipv6(block) and first <= address <= last for block, first, last in NEVER_OUTSIDE)
+
+
 def goes_outside(world: World, group: str, address: int, protocol: int, port: int | None) -> bool:
     """Whether a group may open connections to an address that nobody in the overlay has."""
-    if any(is_ipv6(address) == is_ipv6(block) and first <= address <= last for block, first, last in NEVER_OUTSIDE):
+    if never_outside(address):
         return False
     return any(rule.opens(address, protocol, port) for rule in world.egress.get(group, ()))
 

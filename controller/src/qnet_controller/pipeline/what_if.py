@@ -66,7 +66,7 @@ def what_if(
     before, then = reach(model, model, after, touched, now), reach(after, model, after, touched, now)
     for what, name in touched:
         if what == "egress":
-            lost, gained = _outside(model, after, str(name)), _outside(after, model, str(name))
+            lost, gained = _outside(model, after, str(name))
             before, then = before | lost, then | gained
         elif what == "group":
             before, then = before | _broadcast(model, str(name)), then | _broadcast(after, str(name))
@@ -85,11 +85,16 @@ def _order(item: Reach) -> tuple[object, ...]:
     return (item.group, item.target, item.network, len(item.address), item.address, item.prefix, protocol, port or 0)
 
 
-def _outside(model: Model, other: Model, name: str) -> set[Reach]:
-    """What a group may open outside by a rule of `model`, and by no rule or larger one of the other model."""
-    rules, others = (m.groups[name].egress if name in m.groups else frozenset() for m in (model, other))
-    alone = (rule for rule in rules if not any(_covers(wider, rule) for wider in others))
-    ports = ((rule, rule.port or EVERYTHING) for rule in alone)
+def _outside(model: Model, after: Model, name: str) -> tuple[set[Reach], set[Reach]]:
+    """The rules of a group whose leave is lost, and those that give one that is new or what is left of one lost."""
+    had, has = (m.groups[name].egress if name in m.groups else frozenset() for m in (model, after))
+    lost = {rule for rule in had if not any(_covers(wider, rule) for wider in has)}
+    gained = {rule for rule in has if not any(_covers(wider, rule) for wider in had - lost)}
+    return _blocks(name, lost), _blocks(name, gained)
+
+
+def _blocks(name: str, rules: Iterable[EgressRule]) -> set[Reach]:
+    ports = ((rule, rule.port or EVERYTHING) for rule in rules)
     return {Reach(name, OUTSIDE, OUTSIDE, r.to.address, (p.protocol, p.port), r.to.prefix) for r, p in ports}
 
 
@@ -114,6 +119,8 @@ def reach(model: Model, before: Model, after: Model, touched: Touches, now: floa
         owner = model.owner.get((network, address))
         if not isinstance(owner, Pod | ServiceIP):  # nobody's, or where callers from another network are seen
             continue
+        if isinstance(owner, ServiceIP) and not _answered(model, owner):
+            continue
         group = owner.service.partition("/")[0]
         users = {model.exports[key].to_group for key in model.exports_of.get(owner.service, ())} | {group}
         for name in users:
@@ -125,18 +132,25 @@ def reach(model: Model, before: Model, after: Model, touched: Touches, now: floa
     return found
 
 
+def _answered(model: Model, target: ServiceIP) -> bool:
+    """Whether intent wants a pod to take connections to a Service IP; where its pods are is no question of intent."""
+    pods = (model.pods[key] for key in model.pods_of.get(target.service, ()))
+    taking = (pod for pod in pods if pod.state == "active" and pod.weight > 0)
+    return any(len(address) == len(target.address) for pod in taking for address in pod.addresses)
+
+
 def _addresses(before: Model, after: Model, touched: Touches) -> set[tuple[str, Address]]:
     """The addresses that what is touched belongs to, before or after."""
     found: set[tuple[str, Address]] = set()
     for what, place in touched:
         if what == "address" and isinstance(place, tuple):
             found.add((place[0], place[1]))
-        elif what == "exports" and isinstance(place, str):
+        elif what in ("exports", "backends") and isinstance(place, str):
             for model in (before, after):
                 for key in model.service_ips_of.get(place, ()):
                     target = model.service_ips[key]
                     found.add((target.network, target.address))
-                for key in model.pods_of.get(place, ()):
+                for key in model.pods_of.get(place, ()) if what == "exports" else ():
                     pod = model.pods[key]
                     found |= {(pod.network, address) for address in pod.addresses}
     return found
