@@ -102,7 +102,7 @@ test-fleet: $(VENV_STAMP) ## The whole system over SSH in the lab
 	pytest tests/e2e
 
 .PHONY: test-mixed
-test-mixed: packages venv ## Debian 12 and 13, two underlays, user space's and the kernel's datapath in one fleet (not part of test: half an hour)
+test-mixed: packages venv ## Debian 12 and 13, two underlays, user space's and the kernel's datapath in one fleet (not part of test: about an hour and a half)
 	pytest tests/mixed
 
 # ---------------------------------------------------------------------------------------------------------- benches
