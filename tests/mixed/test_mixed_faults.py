@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -107,11 +108,9 @@ def test_the_address_of_a_tunnel_end_point_is_another_one(
     routes = fop.run(host, "ip", "-4", "route", "show", "dev", device).splitlines()
 
     def change(before: str, after: str) -> None:
-        fop.run(host, "ip", "address", "add", f"{after}/{length}", "dev", device)
-        fop.run(host, "ip", "address", "delete", f"{before}/{length}", "dev", device)
-        for route in routes:
-            if " via " in route:
-                fop.run(host, "ip", "route", "replace", *route.split(), "dev", device)
+        lines = [f"address delete {before}/{length} dev {device}", f"address add {after}/{length} dev {device}"]
+        lines += [f"route replace {route} dev {device}" for route in routes if " via " in route]
+        fop.run(host, "sh", "-c", f"printf '%s\\n' {shlex.join(lines)} | ip -batch -")
 
     try:
         with untouched(fop, pod_on(pods, others[0]), pod_on(pods, others[1])):

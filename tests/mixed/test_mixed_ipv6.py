@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,15 @@ from tests.mixed.test_mixed import IP_HEADERS, pings, pod_on
 
 pytestmark = pytest.mark.timeout(7200)
 ROUTER = 2
-DEVICES = {"h1": ("br-phy", "fd20:1", 101), "h2": ("br-phy", "fd20:2", 102), "v1": ("eth1", "fd20:1", 201)}
 OVERLAY_MTU = 1430
+
+
+def devices(fleet: Fleet) -> dict[str, tuple[str, str, int]]:
+    """Host -> the device its tunnels end at, the prefix of its underlay and the end of its address there."""
+    return {
+        host: ("eth1" if host in fleet.virtual else "br-phy", f"fd20:{number % 2 + 1}", 101 + number)
+        for number, host in enumerate(fleet.groups["switches"])
+    }
 
 
 def on_router(fleet: Fleet, line: str) -> None:
@@ -33,7 +41,7 @@ def wide(fop: Fleet, tmp_path: Path) -> Iterator[Path]:
         + "".join(f"ip address replace fd20:{n + 1}::{ROUTER}/64 dev eth{n} nodad;" for n in (0, 1)),
     )
     ends = {}
-    for host, (device, prefix, last) in DEVICES.items():
+    for host, (device, prefix, last) in devices(fop).items():
         other = "fd20:2" if prefix == "fd20:1" else "fd20:1"
         ends[host] = f"{prefix}::{last}"
         fop.run(host, "ip", "address", "replace", f"{ends[host]}/64", "dev", device, "nodad")
@@ -43,7 +51,7 @@ def wide(fop: Fleet, tmp_path: Path) -> Iterator[Path]:
     inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     yield inventory
     fop.play("site", "fop")
-    for host, (device, prefix, last) in DEVICES.items():
+    for host, (device, prefix, last) in devices(fop).items():
         fop.run(host, "ip", "address", "delete", f"{prefix}::{last}/64", "dev", device)
 
 
@@ -56,7 +64,8 @@ def test_tunnels_over_ipv6_carry_everything(fop: Fleet, pods: dict[str, Pod], wi
         assert "tun_ipv6_src=fd20:" in flows  # members are let in by their address, and nobody else
         assert "tun_src=172." not in flows
     whole = OVERLAY_MTU - IP_HEADERS
-    for sender, receiver in (("h1", "h2"), ("h2", "v1"), ("v1", "h1")):
+    hosts = fop.groups["switches"]
+    for sender, receiver in pairwise([*hosts, hosts[0]]):
         pod, peer = pod_on(pods, sender), pod_on(pods, receiver)
         assert " 0% packet loss" in pings(fop, pod, peer.address, "-c2", "-M", "do", "-s", str(whole))
         assert "essage too long" in pings(fop, pod, peer.address, "-c1", "-M", "do", "-s", str(whole + 1))
