@@ -192,6 +192,7 @@ VARIABLES: dict[str, dict[str, t.Any]] = {
     "qnet_reach_report": {"qnet_exports": EXPORTS, "results": []},
     "qnet_table": {},
     "qnet_pods": {"qnet_tenants": INVENTORY},
+    "qnet_pods_by_host": {"qnet_tenants": INVENTORY},
     "qnet_kept_addresses": {"qnet_tenants": INVENTORY},
     "qnet_intent": {"qnet_tenants": INVENTORY},
     "qnet_declarations": {"qnet_tenants": INVENTORY},
