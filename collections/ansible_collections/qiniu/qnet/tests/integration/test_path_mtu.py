@@ -31,7 +31,7 @@ def version(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def host(tmp_path: pathlib.Path, target_python: str, import_path: str, version: int) -> Iterator[Host]:
     """A host with a pod, whose flows know one other host; what that sends through the tunnel goes to the pod."""
-    own, via, other, _ = UNDERLAYS[version]
+    own, via, other, dummy_overhead = UNDERLAYS[version]
     (tmp_path / "router").mkdir()
     host, router = Host(tmp_path, target_python, import_path), Host(tmp_path / "router", target_python, import_path)
     try:
@@ -93,7 +93,7 @@ def switch(host: Host, own: str, other: str, version: int) -> None:
 
 @pytest.mark.parametrize("inner", [4, 6], ids=["IPv4", "IPv6"])
 def test_a_pod_is_told_what_its_path_carries(host: Host, version: int, inner: int) -> None:
-    own, _, _, overhead = UNDERLAYS[version]
+    own, dummy_via, dummy_other, overhead = UNDERLAYS[version]
     told = f"mtu = {NARROW - overhead}" if inner == 4 else f"mtu={NARROW - overhead}"
     large = ("ping", "-c1", "-W1", "-M", "do", "-s", "1360", PEERS[inner])
 
