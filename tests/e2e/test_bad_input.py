@@ -114,6 +114,6 @@ def test_a_host_without_open_vswitch_stops_the_pods_of_all_hosts(fop: Fleet, tmp
     before = fop.pods()
     done = fop.try_play("pods", tmp_path / "fop")
     assert done.status != 0
-    assert f"{bare}: no Open vSwitch on this host" in done.output
+    assert f"{bare}: Open vSwitch does not answer: set the host up with playbooks/site.yml" in done.output
     assert not done.changed
     assert fop.pods() == before
