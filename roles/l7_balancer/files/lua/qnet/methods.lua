@@ -21,9 +21,7 @@ end
 function methods.round_robin(list, state, tried)
     -- Workers and sets of pods begin at different places, or the first pod would get more than its share.
     state.last = (state.last or random(0, 65535)) % #list + 1
-    local pod = list[state.last]
-    -- Mostly it is the first: LuaJIT compiles that, and no loop that is left at once.
-    return not tried[pod.address] and pod or first_untried(list, tried, state.last)
+    return first_untried(list, tried, state.last)
 end
 
 -- Smooth: a pod of weight 3 beside one of 1 gives a a b a, not a a a b.
