@@ -16,8 +16,7 @@ class Answer:
     """What to send for a first packet: the commands, then the packet if it may go on.
 
     `quarantined`: the port of the pod whose quarantine begins with it; `crowded`: that of one whose demands have become
-    too many. `call`: what is allowed, and the address that
-    calls, when a pod of this switch does.
+    too many. `call`: what is allowed, and the address that calls, when a pod of this switch does.
     """
 
     commands: Commands = ()

@@ -47,7 +47,7 @@ class Shares:
             return
         mine = self._of[port]
         del mine[demand]
-        # Told again only after it has been far below for once.
+        # Told again only after it has had none for once.
         if not mine:
             del self._of[port]
             self._full.discard(port)
