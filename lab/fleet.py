@@ -24,14 +24,18 @@ from pathlib import Path
 import image
 import machine
 from host import (
+    GROUPS,
     LIMITS,
     MEBIBYTES_PER_HOST,
     ROOT,
     LabError,
     allow_inotify,
     allow_longer_queues,
+    ensure_group,
+    group_of,
     install_missing_packages,
     podman,
+    remove_group,
     require_room,
     require_root_on_debian,
     run,
@@ -128,8 +132,11 @@ def forbid_reflection(lab: Lab) -> None:
             setting.write_text("0\n", encoding="ascii")
 
 
-def start(lab: Lab, host: Host, state: str | None, public_key: str) -> None:
-    """Bring one host to running, whatever `state` its container is in (None: it does not exist)."""
+def start(lab: Lab, host: Host, state: str | None, words: list[str], public_key: str) -> None:
+    """Bring one host to running, whatever `state` its container is in.
+
+    None: it does not exist, and podman gets `words` to make it.
+    """
     container = lab.container(host.name)
     if state == "running":
         return
@@ -140,7 +147,7 @@ def start(lab: Lab, host: Host, state: str | None, public_key: str) -> None:
         podman("start", container)
         return
     if host.virtual:
-        machine.start(lab, host, labels(lab.name), machine.ensure(host.release), public_key)
+        machine.start(lab, host, words, machine.ensure(host.release), public_key)
         return
     attachments = [
         f"{name}:ip={lab.address(host, number)},mac={lab.mac(host, number)},interface_name=eth{number}"
@@ -148,7 +155,7 @@ def start(lab: Lab, host: Host, state: str | None, public_key: str) -> None:
     ]
     podman(
         "run", "--detach", "--systemd=always", "--privileged", "--pids-limit=-1",
-        *LIMITS, "--name", container, "--hostname", host.name, *labels(lab.name),
+        *LIMITS, "--name", container, "--hostname", host.name, *words,
         *(part for attachment in attachments for part in ("--network", attachment)),
         image.ensure(host.release), "/sbin/init",
     )  # fmt: skip
@@ -267,7 +274,10 @@ def up(name: str) -> None:
         say(f"starting {len(lab.hosts)} hosts: {' '.join(host.name for host in lab.hosts)}")
     if lab.underlays > 1:
         start_router(lab, have.get(ROUTER, {}).get("state"))
-    each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), public_key), lab.hosts)
+    words = labels(name)
+    if lab.virtual:  # labs without emulated processors do well without a group of their own
+        words += ensure_group(name, len(lab.hosts) - lab.virtual, lab.virtual)
+    each(lambda host: start(lab, host, have.get(host.name, {}).get("state"), words, public_key), lab.hosts)
     forbid_reflection(lab)
     known = each(lambda host: prepare(lab, host, public_key), lab.hosts)
     (lab.directory / "known_hosts").write_text("".join(line or "" for line in known), encoding="utf-8")
@@ -280,6 +290,7 @@ def leftovers(name: str) -> list[str]:
     """Everything of the lab that still exists, in words."""
     networks = podman("network", "ls", "--format", "{{.Name}}", "--filter", f"label=qnet.lab={name}").splitlines()
     found = [f"container {name}-{host}" for host in containers(name)] + [f"network {network}" for network in networks]
+    found += [f"control group {group}" for group in GROUPS.glob(f"*/{group_of(name)}")]
     return found + ([f"directory {state_directory(name)}"] if state_directory(name).exists() else [])
 
 
@@ -294,6 +305,7 @@ def down(name: str, everything: bool) -> None:
         podman("rm", "--force", "--time", "0", "--volumes", *running)
     for network in podman("network", "ls", "--format", "{{.Name}}", "--filter", f"label=qnet.lab={name}").splitlines():
         podman("network", "rm", network)
+    remove_group(name)
     shutil.rmtree(state_directory(name), ignore_errors=True)
     left = leftovers(name)
     using = podman("ps", "--all", "--format", '{{index .Labels "qnet.lab"}}', "--filter", "label=qnet.lab")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -27,6 +28,8 @@ SOCKET_BYTES = pathlib.Path("/proc/sys/net/core/rmem_default")
 LEAST_SOCKET_BYTES = 8 << 20  # as role openvswitch sets it where it may: it is the machine's, and not a container's
 INOTIFY_INSTANCES = 1024  # each host's systemd takes about seven, and Debian's default is 128 for all of root's
 MEBIBYTES_OF_DISK = 3072
+GROUPS = pathlib.Path("/sys/fs/cgroup")
+SHARES_OF_CONTAINER, SHARES_OF_MACHINE = 1024, 4096  # each instruction of an emulated processor takes many
 
 
 class LabError(Exception):
@@ -114,3 +117,33 @@ def install_missing_packages() -> None:
         done = subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr, check=False)
         if done.returncode != 0:
             raise LabError(f"`{' '.join(argv)}` failed: see the lines above, or install {' '.join(missing)} by hand")
+
+
+def group_of(name: str) -> str:
+    """The control group of a lab of its own."""
+    return f"qnet-lab-{name}"
+
+
+def ensure_group(name: str, containers: int, machines: int) -> list[str]:
+    """A control group for a lab, in which its hosts weigh as much as if each were a machine; the words for podman.
+
+    Otherwise all containers together weigh no more than one process beside them, say one of the ten that a play has,
+    and an emulated processor gets so little that plays give its host up. Only with the first version of control
+    groups, managed by podman itself: elsewhere the list is empty, and podman's groups stay as they are.
+    """
+    processor = GROUPS / "cpu"
+    if not (processor / "cpu.shares").exists() or podman("info", "--format", "{{.Host.CgroupManager}}") != "cgroupfs":
+        return []
+    group = processor / group_of(name)
+    group.mkdir(exist_ok=True)
+    shares = SHARES_OF_CONTAINER * containers + SHARES_OF_MACHINE * machines
+    (group / "cpu.shares").write_text(f"{shares}\n", encoding="ascii")
+    return ["--cgroup-parent", f"/{group.name}"]
+
+
+def remove_group(name: str) -> None:
+    """Remove the control group of a lab whose hosts are gone, and what podman made in it, from all hierarchies."""
+    for group in GROUPS.glob(f"*/{group_of(name)}"):
+        for inner in sorted(group.glob("**/"), reverse=True):  # the innermost first, then the group itself
+            with contextlib.suppress(OSError):  # one that is in use: the lab says that it is left
+                inner.rmdir()

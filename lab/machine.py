@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 
 import image
-from host import LIMITS, LabError, podman, run, say
+from host import LIMITS, SHARES_OF_MACHINE, LabError, podman, run, say
 from plan import Host, Lab
 
 REPOSITORY = "localhost/qnet-lab-emulator"
@@ -32,7 +32,6 @@ DISK_SIZE = "4G"
 MEBIBYTES = 1024
 PATIENCE_SECONDS = 90  # for an answer of a machine that runs
 BOOT_SECONDS = 240  # without KVM on a machine that has other things to do
-PROCESSOR_SHARES = "4096"  # of 1024 for a container: each instruction of an emulated processor takes many
 # What the first stage of booting loads; the rest is on the disk.
 EARLY_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 # Files that lab/emulate.py adds to the first stage are put onto the disk: the name, the addresses and the keys.
@@ -150,15 +149,15 @@ def describe(lab: Lab, host: Host, public_key: str) -> None:
     (directory / "machine.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def start(lab: Lab, host: Host, labels: list[str], machine: Machine, public_key: str) -> None:
-    """Create and start a machine."""
+def start(lab: Lab, host: Host, words: list[str], machine: Machine, public_key: str) -> None:
+    """Create and start a machine; `words` are podman's for every host of the lab."""
     describe(lab, host, public_key)
     attachments = [
         f"{name}:ip={lab.address(host, n)},interface_name=eth{n}" for n, name in enumerate(lab.networks_of(host))
     ]
     podman(
-        "run", "--detach", "--privileged", "--pids-limit=-1", "--cpu-shares", PROCESSOR_SHARES,
-        "--name", lab.container(host.name), "--hostname", f"{host.name}-emulator", *labels,
+        "run", "--detach", "--privileged", "--pids-limit=-1", "--cpu-shares", str(SHARES_OF_MACHINE),
+        "--name", lab.container(host.name), "--hostname", f"{host.name}-emulator", *words,
         "--volume", f"{machine.directory}:/machine:ro", "--volume", f"{own_directory(lab, host)}:/own:ro",
         "--volume", f"{EMULATE}:/emulate.py:ro", "--env", "QNET_LAB_ACCELERATOR", *LIMITS,
         *(part for attachment in attachments for part in ("--network", attachment)),
