@@ -141,7 +141,7 @@ gain:
   type: float
   sample: 2.4
 probes:
-  description: What was tried now, by level.
+  description: What was tried now, by level; C(seconds) is how long a level that failed was set.
   returned: success
   type: dict
   sample: {}
@@ -154,6 +154,7 @@ card:
 
 import json
 import pathlib
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -227,8 +228,7 @@ class Doctor:
         words = [options["program"], "ask"]
         for name in ("local", "remote", "number", "mtu", "seconds"):
             words += [f"--{name}", str(options[name])]
-        if level == "none":
-            words.append("--software-checksums")
+        words.append("--software-checksums" if level == "none" else "--hasty")
         status, out, err = self._run(words)
         try:
             result: Options = json.loads(out) if status == 0 else {}
@@ -240,42 +240,51 @@ class Doctor:
         return result
 
     def choose(self) -> Options:
-        """Try levels from the highest downwards; what to pin."""
-        level: str | None = self.decision.level
+        """Try levels from the highest downwards; what to pin.
+
+        Level none is tried first: what fails there is not the card's fault, and a level above it can then be given up
+        at its first fault. As long as a bad level is tried, the pods' tunnels have it as well.
+        """
+        level = self.decision.level
         reasons = list(self.decision.reasons)
-        proved = False
-        while level is not None:
+        proved = level == "none"
+        if self._options["probe"] and level != "none":
+            self.set("none")
+            if self.probe("none")["passed"]:
+                level, proved = self._highest(level, reasons), True
+            else:
+                level = "none"
+                faults = self.probes["none"]["failures"]
+                reasons += [f"none failed, so the card is not the cause: {text}" for text in faults]
+        if not self.probes:
             self.set(level)
-            if level == "none" or not self._options["probe"]:
-                break
-            result = self.probe(level)
-            if result["passed"]:
-                proved = True
-                break
-            reasons += [f"{level} failed: {failure}" for failure in result["failures"]]
-            level = _offload.next_lower(level)
-        chosen = level or "none"
-        if self._options["probe"] and self.decision.level != "none":
-            proved = self._compare(chosen, reasons) or proved
         return {
             "interface": self.card.interface,
             "identity": self.card.identity,
             "wish": self._options["level"],
-            "level": chosen,
-            "proved": proved or self.decision.level == "none",
+            "level": level,
+            "proved": proved,
             "reasons": reasons,
-            "gain": self._gain(chosen),
+            "gain": self._gain(level),
         }
 
-    def _compare(self, chosen: str, reasons: list[str]) -> bool:
-        """Measure level none too, to compare the chosen one with it; whether none passes when it is the chosen one."""
-        self.set("none")
-        result = self.probe("none")
-        if chosen != "none":
-            self.set(chosen)
-        elif not result["passed"]:
-            reasons += [f"none failed as well, so the card is not the cause: {text}" for text in result["failures"]]
-        return chosen == "none" and bool(result["passed"])
+    def _highest(self, level: str, reasons: list[str]) -> str:
+        """Set the highest level that passes, from `level` downwards to none, which has passed; why no higher one."""
+        while level != "none":
+            began = time.monotonic()
+            try:
+                self.set(level)
+                result = self.probe(level)
+            except _offload_host.HostError as error:
+                result = {"passed": False, "failures": [str(error)]}
+            if result["passed"]:
+                return level
+            failed, level = level, _offload.next_lower(level) or "none"
+            self.set(level)
+            took = time.monotonic() - began
+            result["seconds"] = round(took, 3)
+            reasons += [f"{failed} failed and was set for {took:.1f} s: {failure}" for failure in result["failures"]]
+        return level
 
     def _gain(self, chosen: str) -> float | None:
         ours, plain = (self.probes.get(level, {}).get("gigabits_per_second") for level in (chosen, "none"))
