@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Processes of pods as instances of one systemd template unit: what is wanted, what is there, and the steps between.
 
-Pure; reading and doing are in the module. A process says itself what it was started with, by the digest in
+Pure; reading and doing are in _workload_host. A process says itself what it was started with, by the digest in
 its environment and by its network namespace; so an interrupted run is repaired by the next one.
 """
 

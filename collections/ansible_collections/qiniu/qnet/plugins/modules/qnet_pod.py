@@ -140,6 +140,56 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
+  processes:
+    description:
+      - With O(state=present) and O(purge), also run these processes in the pods of this host once they are attached,
+        and no others, as M(qiniu.qnet.qnet_workload) does with O(qiniu.qnet.qnet_workload#module:purge). One call for
+        both is half the work for Ansible.
+    type: dict
+    version_added: 1.0.0
+    suboptions:
+      workloads:
+        description: As O(qiniu.qnet.qnet_workload#module:workloads).
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          pod:
+            description: The pod, said as group/pod.
+            type: str
+            required: true
+          command:
+            description: Command line of the process, beginning with an absolute path.
+            type: str
+            required: true
+          environment:
+            description: Environment variables. Their values are in no log, diff or return value.
+            type: dict
+            default: {}
+          files:
+            description: Paths of files on the host that the process is started again for when one of them changes.
+            type: list
+            elements: path
+            default: []
+      files:
+        description: As O(qiniu.qnet.qnet_workload#module:files).
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: Where the file is on the host. Missing directories are made.
+            type: path
+            required: true
+          content:
+            description: What is in the file. It is in no log, diff or return value.
+            type: str
+            required: true
+      enable:
+        description: Other units that are enabled, so that they start whenever the host does.
+        type: list
+        elements: str
+        default: []
   mtu:
     description:
       - MTU of the overlay on this host (that of the underlay less what the tunnel adds).
@@ -165,6 +215,7 @@ options:
 seealso:
   - module: qiniu.qnet.qnet_pod_info
   - module: qiniu.qnet.qnet_vswitch
+  - module: qiniu.qnet.qnet_workload
   - module: qiniu.qnet.qnet_probe
 """
 
@@ -247,6 +298,11 @@ detached:
   returned: success, except O(state=declared)
   type: list
   elements: str
+processes:
+  description: Units that were started, started again (C(restarted)), and stopped.
+  returned: success, with O(processes)
+  type: dict
+  sample: {started: [qnet-pod@fop.image-1.service], restarted: [], stopped: []}
 """
 
 import re
@@ -263,6 +319,7 @@ from ansible_collections.qiniu.qnet.plugins.module_utils import (
     _plan,
     _pods,
     _vswitch,
+    _workload_host,
 )
 from ansible_collections.qiniu.qnet.plugins.module_utils._host_pods import HostOutcome, HostRefused, Leaving
 from ansible_collections.qiniu.qnet.plugins.module_utils._vswitch_db import DatabaseError
@@ -291,6 +348,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["declared", "present", "detached", "absent"], "default": "present"},
     "purge": {"type": "bool", "default": False},
     "retire": {"type": "bool", "default": False},
+    "processes": {"type": "dict", "options": _workload_host.OPTIONS},
     "mtu": {"type": "int"},
     "bridge": {"type": "str", "default": "br-int"},
     "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
@@ -350,7 +408,17 @@ class PodModule:
         leaving = self._strangers(switch) if self.options["purge"] else []
         host = switch.converge(jobs, leaving, self.module.check_mode)
         result |= {"pods": [self._describe(outcome.state, pod) for pod in self.asked], "held": self.held}
-        return self._merge(result, host, leaving)
+        result = self._merge(result, host, leaving)
+        return self._run_processes(result) if self.options["processes"] else result
+
+    def _run_processes(self, result: Options) -> Options:
+        """After the pods: what runs in them. `result` is what there is to say of the pods."""
+        done = _workload_host.converge(self.module, self.options["processes"], start=True, purge=True)
+        for side in ("before", "after"):
+            result["diff"][side]["processes"] = done["diff"][side].splitlines()
+        result["changed"] = result["changed"] or done["changed"]
+        result["processes"] = {key: done[key] for key in ("started", "restarted", "stopped")}
+        return result
 
     def _intend(self, planner: _ovsdb.Planner, check_mode: bool) -> tuple[_ovsdb.Outcome, Options]:
         """Like ``_module.converge``, with a check mode of its own."""
@@ -415,6 +483,8 @@ class PodModule:
             faults.append("purge: works with state=present or declared and the list pods, which says what stays")
         if self.options["retire"] and (self.options["state"] != "declared" or not self.path or self.options["purge"]):
             faults.append("retire: works with state=declared and the list pods, without purge, which would remove them")
+        if self.options["processes"] and not (self.options["state"] == "present" and self.options["purge"]):
+            faults.append("processes: works with state=present and purge, which say what stays on this host")
         if faults:
             raise _model.IntentRefused(faults)
 

@@ -21,6 +21,11 @@ WORKLOAD = {"pod": "fop/image-1", "command": "/bin/true", "environment": {"TOKEN
 FILE = {"path": "/srv/secret.txt", "content": "{{ canary }}"}
 HOLDERS: dict[str, dict[str, t.Any]] = {
     "qiniu.qnet.qnet_workload": {"workloads": [WORKLOAD], "files": [FILE]},
+    "qiniu.qnet.qnet_pod": {
+        "pods": [{"name": "fop/image-1", "service": "fop/image"}],
+        "purge": True,
+        "processes": {"workloads": [WORKLOAD], "files": [FILE]},
+    },
     "l7_balancer": {"instances": [], "secrets": {"/srv/key.pem": "{{ canary }}"}},
 }
 
