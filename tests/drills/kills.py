@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kill plays at random points on the lab, run them again, and compare: same state, then nothing to do, nobody noticed.
 
-Usage: tests/drills/kills.py [--rounds N] [--connections N] [--seed N] [--keep]
+Usage: tests/drills/kills.py [--rounds N] [--kills N] [--site-every N] [--connections N] [--seed N] [--keep]
 
 In every fourth round it is site.yml, in the others tenants.yml with pods.yml. The inventory changes from round to round
-(pods, an export, with site.yml a setting of the controllers), so that there is something to interrupt everywhere.
+(pods, an export, with site.yml a setting of the controllers), so that there is something to interrupt everywhere. With
+--kills the play of a round is killed several times, each time at another point, before it may run to its end; that is
+the quicker way to many points. A play that had ended before its point is started once more with another point.
 SIGKILL takes the play with all its processes; what it has started on hosts runs on. Modules alone are killed by the
 tests of the collection: `QNET_KILLS=100 make test-modules`. `make drill-kills` runs both.
 """
@@ -13,6 +15,7 @@ tests of the collection: `QNET_KILLS=100 make test-modules`. `make drill-kills` 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -32,9 +35,9 @@ from tests.drills import drill as drills  # noqa: E402
 from tests.drills.plays import dump  # noqa: E402
 from tests.e2e.fleet import Fleet, Play  # noqa: E402
 
-LONGEST_SECONDS = 3600
+LONGEST_SECONDS = 4 * 3600
 PERIOD = 0.1
-SITE_EVERY = 4  # rounds
+TRIES = 3  # to interrupt a play that has been quicker than it was before
 SITE, TENANTS = ("site",), ("tenants", "pods")
 OF_HOST = (
     "ovs-vsctl --bare --columns=name,external_ids list Interface; ls /run/netns; cat /etc/qnet/controller.toml; "
@@ -83,24 +86,39 @@ class Wish:
                 },
             ],
             "controller_idle_timeout_seconds": self.setting,
+            "pods_grace_seconds": 1,
         }
+
+
+def kill_tree(root: int) -> None:
+    """SIGKILL to a process and all that come from it: Ansible's workers have sessions, so groups, of their own."""
+    os.kill(root, signal.SIGSTOP)  # it makes no more of them
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listed.splitlines())}
+    found = [root]
+    for one in found:
+        found += [pid for pid, parent in parents.items() if parent == one]
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 class Killer:
     """A fleet, its plays, and the states that these reach when nobody disturbs them."""
 
-    def __init__(self, fleet: Fleet, seed: int) -> None:
+    def __init__(self, fleet: Fleet, seed: int, site_every: int) -> None:
         self.fleet = fleet
+        self.site_every = site_every
         self.chooser = random.Random(seed)
         self.states: dict[Wish, str] = {}
-        self.longest: dict[tuple[str, ...], float] = {}
+        self.lasted: dict[tuple[str, ...], float] = {}  # the last time that nobody disturbed them
         self.wish = Wish(more=False, setting=5)
 
     def whole(self, plays: tuple[str, ...]) -> Play:
         """The plays to their end."""
         began = time.monotonic()
         done = self.fleet.play(" ".join(plays), drills.INVENTORY, **self.wish.variables())
-        self.longest[plays] = max(self.longest.get(plays, 0.0), time.monotonic() - began)
+        self.lasted[plays] = time.monotonic() - began
         return done
 
     def state(self) -> str:
@@ -121,7 +139,7 @@ class Killer:
 
     def kill(self, plays: tuple[str, ...]) -> float | None:
         """Start the plays and kill them after a while, with all their processes; when, or None: they had ended."""
-        at = self.chooser.uniform(0, self.longest[plays])
+        at = self.chooser.uniform(0, self.lasted[plays])
         command = [
             "ansible-playbook", *(f"playbooks/{name}.yml" for name in plays),
             "-i", str(drills.INVENTORY), "-i", str(self.fleet.hosts_file), "-e", json.dumps(self.wish.variables()),
@@ -131,31 +149,37 @@ class Killer:
             try:
                 process.wait(at)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_tree(process.pid)
                 return at
         return None
 
-    def round(self, number: int) -> tuple[bool, bool]:
-        """One round: whether something was interrupted, and whether it ended as it must."""
-        plays = SITE if number % SITE_EVERY == 0 else TENANTS
+    def kill_surely(self, plays: tuple[str, ...]) -> float | None:
+        """As kill; plays that had ended are started again."""
+        return next((at for _ in range(TRIES) if (at := self.kill(plays)) is not None), None)
+
+    def round(self, number: int, kills: int) -> tuple[int, bool]:
+        """One round: how often the plays were interrupted, and whether it ended as it must."""
+        plays = SITE if number % self.site_every == 0 else TENANTS
         self.wish = Wish(not self.wish.more, 11 - self.wish.setting if plays == SITE else self.wish.setting)
-        at = self.kill(plays)
+        times = [at for _ in range(kills) if (at := self.kill_surely(plays)) is not None]
         self.whole(plays)
         same = self.state() == self.states[self.wish]
         again = self.whole(plays)
-        fate = "had ended" if at is None else f"killed after {at:.1f} s"
+        fate = f"killed after {', '.join(f'{at:.1f}' for at in times)} s" if times else "had ended"
         print(
             f"round {number}, {' and '.join(plays)}: {fate}; state {'the same' if same else 'DIFFERS'}; second run "
             f"changed {again.changed or 'nothing'}",
             flush=True,
         )
-        return at is not None, same and not again.changed
+        return len(times), same and not again.changed
 
 
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=1, help="times that the play of a round is killed (default: 1)")
+    parser.add_argument("--site-every", type=int, default=4, help="rounds, of which one is site.yml's (default: 4)")
     parser.add_argument("--connections", type=int, default=50, help="open connections of bystanders (default: 50)")
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--keep", action="store_true", help="the lab is up and has the drills' inventory already")
@@ -166,15 +190,15 @@ def main() -> int:
         fleet.play("site", drills.INVENTORY)
     drills.install(fleet)
     with drills.target(fleet), drills.caller(fleet, LONGEST_SECONDS, options.connections, PERIOD) as script:
-        killer = Killer(fleet, options.seed)
+        killer = Killer(fleet, options.seed, options.site_every)
         killer.learn()
-        rounds = [killer.round(number) for number in range(1, options.rounds + 1)]
+        rounds = [killer.round(number, options.kills) for number in range(1, options.rounds + 1)]
         seen: dict[str, Any] = script.result()
-    interrupted, well = (sum(row[n] for row in rounds) for n in (0, 1))
+    killed, well = sum(times for times, _ in rounds), sum(right for _, right in rounds)
     lost = sum(seconds is None for _, seconds in seen["flow"])
     print(
-        f"{well} of {options.rounds} rounds reached the same state with nothing left to do; {interrupted} were killed "
-        f"at work. Bystanders: {lost} of {len(seen['flow'])} datagrams lost, {len(seen['resets'])} of "
+        f"{well} of {options.rounds} rounds reached the same state with nothing left to do; plays were killed at work "
+        f"{killed} times. Bystanders: {lost} of {len(seen['flow'])} datagrams lost, {len(seen['resets'])} of "
         f"{seen['connections']} connections broken"
     )
     return 0 if well == options.rounds and not lost and not seen["resets"] else 1
