@@ -234,12 +234,12 @@ def parse_driver(text: str) -> tuple[str, str]:
 
 
 def parse_features(text: str) -> dict[str, Feature]:
-    """The output of ``ethtool -k``."""
+    """The output of ``ethtool -k``. What was requested in vain, for what is below cannot do it, is fixed, too."""
     found = {}
     for line in text.splitlines():
         match = re.match(r"\s*([\w-]+): (on|off)(.*)", line)
         if match:
-            found[match[1]] = Feature(match[2] == "on", "[fixed]" in match[3])
+            found[match[1]] = Feature(match[2] == "on", "[" in match[3])
     return found
 
 

@@ -81,6 +81,12 @@ def test_only_what_can_be_switched_is_wanted() -> None:
     assert _offload.wanted(named("ena"), "stateless", _offload.ON_CARD) == {}
 
 
+def test_what_was_requested_in_vain_is_not_wanted_again() -> None:
+    card = named("vlan_on_bond")
+    assert not any(card.can(feature) for feature in _offload.SEGMENTATION)
+    assert _offload.wanted(card, "stateless", _offload.ON_CARD) == {}
+
+
 def test_versions_compare_by_number() -> None:
     assert _offload.older("5.10.0", "5.11") is True
     assert _offload.older("5.10.0", "5.7") is False
