@@ -121,12 +121,12 @@ def ensure_networks(lab: Lab) -> None:
 
 
 def forbid_reflection(lab: Lab) -> None:
-    """Have the underlays send no frame back to where it came from, as no real network does.
+    """Have the networks send no frame back to where it came from, as no real network does.
 
     Bridges of podman do so with some network back ends. A switch on a host then sees its own address come from outside,
     and no longer finds the way back to itself: the host drops off the underlay as soon as it asks for a neighbour.
     """
-    for name in list(lab.networks)[1:]:
+    for name in lab.networks:
         bridge = podman("network", "inspect", "--format", "{{.NetworkInterface}}", name)
         for setting in Path("/sys/class/net", bridge, "brif").glob("*/hairpin_mode"):
             setting.write_text("0\n", encoding="ascii")
