@@ -16,7 +16,8 @@ options:
       - Where the intent database listens, as OVSDB remotes such as V(unix:/run/qnet-database/qnet.sock) or
         V(ssl:192.0.2.11:6641).
       - Name every server of a cluster; the first one that answers is used. Servers are said by address, not by name.
-      - The default is the socket that a database host has.
+      - The default is the socket that a database host has. Over V(ssl:) the intent can only be read; delegate what
+        changes it to a database host.
     type: list
     elements: str
     default: ["unix:/run/qnet-database/qnet.sock"]

@@ -351,6 +351,11 @@ class Database:
         news = self._wait(lambda: self.idl.change_seqno != self._seqno, "writing the intent", until=soon)
         if news and self._refusals < _MAX_REFUSALS:
             return
+        if "read only mode" in answer:
+            raise DatabaseError(
+                f"database {DATABASE}: whoever asks over the network may only read; nothing was changed; delegate the "
+                f"task to a host of the database and let it use {DEFAULT_REMOTE} there (no option 'database')"
+            )
         names = self._rows.names()
         named = re.sub(
             r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda match: names.get(match[0], "of this change"), answer

@@ -18,6 +18,7 @@ import pytest
 
 from ansible_collections.qiniu.qnet.tests import conftest
 
+ROLE = conftest.COLLECTIONS_ROOT.parent / "roles/intent_database"
 NETWORK: dict[str, t.Any] = {"name": "prod", "vni": 1, "pod_subnets": ["10.0.0.0/24"]}
 
 
@@ -104,6 +105,30 @@ def test_tls_needs_readable_files(run: conftest.Runner, ours: Authority) -> None
     files = ours.files("h1") | {"certificate": "/nonexistent/host.pem"}
     said = run.refused("qnet_network", **NETWORK, database=["ssl:127.0.0.1:1"], **files)
     assert said.startswith("certificate: cannot read '/nonexistent/host.pem'")
+
+
+def test_over_the_network_one_may_only_read(run: conftest.Runner, ours: Authority, tmp_path: pathlib.Path) -> None:
+    schema = ROLE / "files/qnet_remotes.ovsschema"
+    remotes, port = tmp_path / "remotes.db", free_port()
+    row = {"target": f"pssl:{port}:127.0.0.1", "read_only": True, "role": "reader"}
+    insert = {"op": "insert", "table": "Connection", "uuid-name": "network", "row": row}
+    refer = {"op": "insert", "table": "Remotes", "row": {"connections": ["named-uuid", "network"]}}
+    subprocess.run(["ovsdb-tool", "create", remotes, schema], check=True, timeout=20)
+    subprocess.run(
+        ["ovsdb-tool", "transact", remotes, json.dumps(["QNet_Remotes", insert, refer])], check=True, timeout=20
+    )
+    files = ours.files("server")
+    options = [str(remotes), "--remote=db:QNet_Remotes,Remotes,connections", f"--private-key={files['private_key']}"]
+    options += [f"--certificate={files['certificate']}", f"--ca-cert={files['ca_certificate']}"]
+    with contextlib.contextmanager(conftest.start_database)(tmp_path, *options) as served:
+        way = {"database": [f"ssl:127.0.0.1:{port}"], **ours.files("h1")}
+        said = run.refused("qnet_network", **NETWORK, **way)
+        assert (
+            "over the network may only read; nothing was changed; delegate the task to a host of the database" in said
+        )
+        assert run("qnet_network", **NETWORK, database=[served.remote])["changed"] is True
+        assert run("qnet_network", **NETWORK, **way)["changed"] is False  # it is so already: nothing to write
+        assert run("qnet_network_info", **way)["networks"][0]["name"] == "prod"
 
 
 def test_the_first_remote_that_answers_is_used(run: conftest.Runner, tmp_path: pathlib.Path) -> None:
