@@ -55,3 +55,16 @@ def test_the_router_of_a_host_is_on_its_own_underlay(lab: plan.Lab) -> None:
         for to, via in lab.routes(host).items():
             assert ipaddress.ip_address(via) in own
             assert not ipaddress.ip_network(to).overlaps(own)
+
+
+def test_the_group_of_a_lab_goes_with_what_is_in_it_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(LAB), *sys.path])
+    host = importlib.import_module("host")
+    monkeypatch.setattr(host, "GROUPS", tmp_path)
+    for kind in ("cpu", "pids"):
+        for name in ("test", "test-2"):
+            (tmp_path / kind / host.group_of(name) / "conmon").mkdir(parents=True)
+    host.remove_group("test")
+    assert sorted(found.name for found in tmp_path.glob("*/*")) == ["qnet-lab-test-2", "qnet-lab-test-2"]
