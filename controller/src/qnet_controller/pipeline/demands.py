@@ -271,9 +271,7 @@ class Compiler(Parts):
             return None
         if isinstance(pod, Pod):
             for item in self.part(Part("presence", (network.name, target.address))).flows.values():
-                program.add(item)
-                if item.table is Table.LOCATION:
-                    program.root = item.key
+                (program.add_root if item.table is Table.LOCATION else program.add)(item)
         if program.root is None:
             program.add_root(self._nowhere(target, network))
         return program

@@ -19,9 +19,9 @@ class Entry(Generic[_Owner]):
 
     __slots__ = ("have", "holders", "key")
 
-    def __init__(self, key: FlowKey) -> None:
+    def __init__(self, key: FlowKey, *holders: _Owner | Flow) -> None:
         self.key = key
-        self.holders: tuple[_Owner | Flow, ...] = ()
+        self.holders = holders
         self.have: Flow | None = None
 
     @property
@@ -62,10 +62,10 @@ class Holdings(Generic[_Owner]):
         """Let `owner` want these flows; the entries are added to `changed`."""
         entries = self._entries
         for key, flow in flows.items():
-            found = entries.get(key)
-            if found is None:
-                found = entries[key] = Entry(key)
-            found.holders += (owner, flow)
+            made = Entry(key, owner, flow)
+            found = entries.setdefault(key, made)
+            if found is not made:
+                found.holders += (owner, flow)
             changed.add(found)
 
     def release(self, owner: _Owner, keys: Iterable[FlowKey], changed: set[Entry[_Owner]]) -> None:

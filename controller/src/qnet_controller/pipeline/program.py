@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import cast
 
 from ..decide.decide import Kind, Origin
 from ..model.model import Model, Touch, Touches, copied
@@ -373,19 +374,20 @@ class SwitchProgram:
 
     def _replace(self, owner: Owner, program: Program | None, flows: set[Entry[Owner]], groups: set[int]) -> None:
         """Let an owner want `program` from now on; notes in `flows` and `groups` what may be wanted differently."""
-        old = self._programs.pop(owner, None)
+        old = self._programs.get(owner)
         if old is not None and old is program:
-            self._programs[owner] = old
             return
         # What is needed before and after is not compiled in between.
         if program is not None:
             for part in program.needs:
                 self._need(part, flows, groups)
         if old is not None:
+            del self._programs[owner]
             self._retract(owner, old, flows, groups)
-        if isinstance(owner, Local):
+        local = isinstance(owner, Local)
+        if local:
             self._zones_changed = True
-            port = self._zones.pop(owner, 0)
+            port = self._zones.pop(cast(Local, owner), 0)
             if program is None:
                 self._conducts.forget(port)
         if program is None:
@@ -393,17 +395,20 @@ class SwitchProgram:
                 self._shares.ended(owner)
             return
         self._programs[owner] = program
-        self._refusals.note(owner, program)
+        if program.drops:
+            self._refusals.note(owner, program)
         self._holdings.want(owner, program.flows, flows)
-        groups.update(program.groups)
-        for number, group in program.groups.items():
-            self._wanted_groups.setdefault(number, {})[owner] = group
+        if program.groups:
+            groups.update(program.groups)
+            for number, group in program.groups.items():
+                self._wanted_groups.setdefault(number, {})[owner] = group
+        dependents = self._dependents
         for touch in program.depends:
-            self._dependents[touch].add(owner)
-        if isinstance(owner, Local):
-            location = self._model.location(self._model.pods[owner.pod])
+            dependents[touch].add(owner)
+        if local:
+            location = self._model.location(self._model.pods[cast(Local, owner).pod])
             if location is not None:
-                self._zones[owner] = location.port
+                self._zones[cast(Local, owner)] = location.port
 
     def _retract(self, owner: Owner, old: Program, flows: set[Entry[Owner]], groups: set[int]) -> None:
         self._refusals.forget(owner, old)
@@ -453,7 +458,7 @@ class SwitchProgram:
             after += [DeleteMeter(number) for number in self._meters if number not in wanted_meters]
             self._meters, self._zones_changed = wanted_meters, False
         puts: list[PutGroup] = []
-        for number in sorted(groups):
+        for number in sorted(groups) if groups else ():
             holders = self._wanted_groups.get(number)
             group = holders[next(reversed(holders))] if holders else None
             if group is None:
@@ -465,13 +470,12 @@ class SwitchProgram:
         puts.sort(key=lambda put: put.group.has_parts)
         before += puts
         for entry in flows:
-            wanted = entry.wanted
+            wanted, have = entry.wanted, entry.have
             if wanted is None:
                 self._holdings.drop(entry)
-                if entry.have is not None:
+                if have is not None:
                     removals.append(DeleteFlow(entry.key))
                 continue
-            have = entry.have
             if have is not wanted and (have is None or have != wanted):
                 if wanted.table in _OPENING:
                     opening.append(AddFlow(wanted))

@@ -35,7 +35,7 @@ class Refusals:
 
     def note(self, owner: object, program: Program) -> None:
         """This is wanted now."""
-        if not _refuses(program):
+        if not program.drops:
             return
         if isinstance(owner, Pair):
             self._pairs[_kin(owner)].add(owner)
@@ -45,7 +45,7 @@ class Refusals:
 
     def forget(self, owner: object, program: Program) -> None:
         """It no longer is."""
-        if not _refuses(program):
+        if not program.drops:
             return
         if isinstance(owner, Pair):
             _discard(self._pairs, _kin(owner), owner)
@@ -75,7 +75,3 @@ def _discard(known: dict[_K, set[_K]], alike: _K, owner: _K) -> None:
         known[alike].discard(owner)
         if not known[alike]:
             del known[alike]
-
-
-def _refuses(program: Program) -> bool:
-    return program.root is not None and bool(program.flows[program.root].hard_timeout)

@@ -45,11 +45,13 @@ class Program:
     depends: set[Touch] = field(default_factory=set)
     needs: set[Part] = field(default_factory=set)
     meters: tuple[int, ...] = ()
+    drops: bool = False
+    """Whether the root drops for a while."""
 
     @property
     def refuses(self) -> bool:
-        """Whether it carries nothing: there is no root, or one that drops for a while."""
-        return self.root is None or bool(self.flows[self.root].hard_timeout)
+        """Whether it carries nothing: there is no root, or one that drops."""
+        return self.root is None or self.drops
 
     def add(self, *flows: Flow) -> None:
         """Want these flows too."""
@@ -59,4 +61,4 @@ class Program:
     def add_root(self, item: Flow) -> None:
         """Want this flow; when it expires the demand has ended."""
         self.add(item)
-        self.root = item.key
+        self.root, self.drops = item.key, bool(item.hard_timeout)
