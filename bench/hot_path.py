@@ -102,13 +102,15 @@ class _Connected:
         self.session.connection_made(self.out)
         self.switch.connection_made(back)
 
-    def feed(self, data: bytes) -> bytes:
-        """Hand bytes to the session; returns what it says to them."""
-        there, self.out.to = self.out.to, None
+    def feed(self, data: bytes) -> None:
+        """Hand bytes to the session."""
         self.session.data_received(data)
         while self.session._input and self.session._turn_due:
             self.session._turn()
-        self.out.to, said, self.out.kept = there, bytes(self.out.kept), bytearray()
+
+    def take(self) -> bytes:
+        """What the session has said since it was last taken."""
+        said, self.out.kept = bytes(self.out.kept), bytearray()
         return said
 
 
@@ -132,18 +134,26 @@ class _Round:
         self.seconds, self.answers, self.flow_mods, self.spans = 0.0, 0, 0, list[float]()
 
     def run(self, packets: Sequence[Sequence[bytes]], ends: Sequence[_Connected], at_once: int) -> None:
-        """Feed the packets of all switches in turn."""
+        """Feed the packets of all switches in turn; each is told what is for it, as after a round of the event loop."""
+        for one in ends:
+            one.out.to = None
         for at in range(0, len(packets[0]), at_once):
             for one, asked in zip(ends, packets, strict=True):
                 data = b"".join(asked[at : at + at_once])
                 began = time.thread_time()
-                said = one.feed(data)
+                one.feed(data)
+                for other in ends:
+                    other.session._flush_output()
                 span = time.thread_time() - began
                 self.seconds += span
                 self.spans.append(span)
                 self.answers += len(asked[at : at + at_once])
-                self._count(said)
-                one.switch.data_received(said)
+                for other in ends:
+                    said = other.take()
+                    self._count(said)
+                    other.switch.data_received(said)
+        for one in ends:
+            one.out.to = one.switch
 
     def _count(self, said: bytes) -> None:
         at = 0

@@ -126,7 +126,7 @@ def read_slowly(data: bytes) -> PacketIn:
 
 
 def packet_out_slowly(packet: PacketOut) -> bytes:
-    wire._packet_out_head.cache_clear()
+    wire._heads.clear()
     wire.encode_action.cache_clear()
     return wire.encode_packet_out(packet, 1)
 

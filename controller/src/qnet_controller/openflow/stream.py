@@ -3,7 +3,7 @@
 
 A switch that has much to say is heard for `TURN` messages or `TURN_SECONDS`; then come the others, and whatever else
 the event loop has to do. While too much waits unheard, nothing more is read: the switch's own queue fills, not ours.
-What is said in a turn goes out in one piece at its end.
+What is said to a switch in one round of the event loop, whoever's turn it was, goes out in one piece in the next.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Stream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._input = bytearray()
         self._output: list[bytes] = []
-        self._in_turn = self._turn_due = self._deaf = False
+        self._turn_due = self._deaf = False
         self._heard = self._loop.time()
 
     # -- to be defined ---------------------------------------------------------------------------------------------
@@ -70,15 +70,11 @@ class Stream(asyncio.Protocol):
         self._turn_due = False
         if self._transport is None or self._transport.is_closing():
             return
-        self._in_turn = True
         try:
             more = self._hear()
         except Violation as violation:
             self._violated(str(violation))
             return
-        finally:
-            self._in_turn = False
-            self._flush_output()
         if more:
             self._turn_due = True
             self._loop.call_soon(self._turn)
@@ -115,16 +111,18 @@ class Stream(asyncio.Protocol):
     # -- output ----------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send bytes, in a turn at its end; a switch that does not read them is dropped."""
-        if self._in_turn:
-            self._output.append(data)
-        else:
-            self._send(data)
+        """Send bytes, in the next round of the event loop; a switch that does not read them is dropped.
+
+        Connections are written to in the order in which they were first given something in a round.
+        """
+        if not self._output:
+            self._loop.call_soon(self._flush_output)
+        self._output.append(data)
 
     def _flush_output(self) -> None:
         if self._output:
             output, self._output = self._output, []
-            self._send(b"".join(output))
+            self._send(output[0] if len(output) == 1 else b"".join(output))
 
     def _send(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():

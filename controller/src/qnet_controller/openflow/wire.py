@@ -362,10 +362,22 @@ def encode_packet_out(packet: PacketOut, xid: int) -> bytes:
     return message(PACKET_OUT, _packet_out_head(packet.in_port, packet.actions) + packet.data, xid)
 
 
-@lru_cache(1 << 16)
+_REMEMBERED_HEADS = 1 << 16
+_heads: dict[tuple[int, int], tuple[Actions, bytes]] = {}
+
+
 def _packet_out_head(in_port: int, actions: Actions) -> bytes:
+    # By the identity of the actions, which are shared (`pipeline.packet.again`): their hash would cost more than all
+    # else. They are kept with the head, so that no others can come to have their identity.
+    known = _heads.get((in_port, id(actions)))
+    if known is not None:
+        return known[1]
+    if len(_heads) >= _REMEMBERED_HEADS:
+        _heads.clear()
     encoded = encode_actions(actions)
-    return _PACKET_OUT.pack(NO_BUFFER, len(encoded)) + oxm.encode_match(match((IN_PORT, in_port))) + encoded
+    head = _PACKET_OUT.pack(NO_BUFFER, len(encoded)) + oxm.encode_match(match((IN_PORT, in_port))) + encoded
+    _heads[in_port, id(actions)] = (actions, head)
+    return head
 
 
 def bundle_control(bundle: int, what: int, xid: int) -> bytes:

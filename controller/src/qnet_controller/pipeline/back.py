@@ -14,8 +14,7 @@ from .demands import Compiler, Demand, Pair, Target
 def back(compiler: Compiler, pair: Pair, source: bytes) -> list[Demand]:
     """The demands of answers to packets of `pair` from the address `source`."""
     known = ("back", compiler.datapath_id, pair.vni, pair.address)
-    ends = compiler.model.recall(known, lambda: _ends(compiler, pair))
-    found = compiler.passage(pair)
+    ends, found = compiler.model.recall(known, lambda: (_ends(compiler, pair), compiler.passage(pair)))
     if found is None:
         return [Pair(origin, pair.vni, group, source) for origin, group in ends]
     return list(_through(compiler, found, ends, source))

@@ -37,7 +37,7 @@ from .fields import (
     Bits,
     Field,
 )
-from .kept import Kept, kept_program
+from .kept import Kept, kept_program, lasts
 from .messages import (
     Feature,
     Flow,
@@ -82,6 +82,17 @@ class Target(NamedTuple):
 Demand = Pair | Source | Target | Arrival | Scope | Quarantine | Broadcast | Kept
 
 
+class Treated(NamedTuple):
+    """How a pair is treated: the `verdict`, None without its network; `keeps`: its clients keep their pods.
+
+    `program` is None for a pair that is refused, which is mostly refused as one of many.
+    """
+
+    verdict: Verdict | None
+    program: Program | None
+    keeps: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Compiler(Parts):
     """Turns demands, and the parts that they need, into programs for one switch."""
@@ -90,7 +101,10 @@ class Compiler(Parts):
         """The program for `demand`, or None when nothing of it makes sense any more."""
         match demand:
             case Pair():
-                return self.model.recall((self.settings, demand), lambda: self._pair(demand, now), now)
+                treated = self.treated(demand, now)
+                if treated.program is not None:
+                    return treated.program
+                return self.model.recall(("refused", self.settings, demand), lambda: (self._pair(demand, now),), now)[0]
             case Source():
                 return self._source(demand)
             case Target():
@@ -137,6 +151,17 @@ class Compiler(Parts):
         if pair.prefix != WHOLE:
             return decide_outside(self.model, question)
         return self.model.recall(question, lambda: decide(self.model, question, now), now)
+
+    def treated(self, pair: Pair, now: float) -> Treated:
+        """How a pair is treated, on every switch alike."""
+        return self.model.recall((self.settings, pair), lambda: self._treated(pair, now), now)
+
+    def _treated(self, pair: Pair, now: float) -> Treated:
+        verdict, network = self.verdict(pair, now), self.model.network_by_vni.get(pair.vni)
+        if verdict is None or network is None:
+            return Treated(None, None, keeps=False)
+        keeps = lasts(self.model, network.name, pair.address) is not None
+        return Treated(verdict, None if verdict.refused else self._pair(pair, now), keeps)
 
     def _pair(self, pair: Pair, now: float) -> Program | None:
         network = self.model.network_by_vni.get(pair.vni)

@@ -261,7 +261,7 @@ class SwitchProgram:
 
     def foresee(self, pairs: Iterable[Pair], sources: Iterable[Address], now: float) -> Commands:
         """Have pairs that nobody has asked for here, unless they are refused, and the answers to these sources."""
-        verdicts = ((pair, self._compiler.verdict(pair, now)) for pair in pairs)
+        verdicts = ((pair, self._compiler.treated(pair, now).verdict) for pair in pairs)
         allowed = [pair for pair, verdict in verdicts if verdict and not verdict.refused]
         ways = ((pair, source) for source in sources for pair in allowed if len(source) == len(pair.address))
         return self._demand((), now, [*(more for way in ways for more in back(self._compiler, *way)), *allowed])
@@ -320,11 +320,12 @@ class SwitchProgram:
         return Answer(commands, PacketOut(packet.data, packet.fields.get("in_port", 0), onward), kind)
 
     def _answer(self, packet: PacketIn, pair: Pair, addresses: Addresses, more: list[Demand], now: float) -> Answer:
-        if (verdict := self._compiler.verdict(pair, now)) is None:
+        verdict, _, keeps = self._compiler.treated(pair, now)
+        if verdict is None:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
-        if pair.origin is Origin.POD and (kept := chosen(self._model, pair.vni, pair.address, addresses.source)):
+        if keeps and pair.origin is Origin.POD and (kept := chosen(self._model, pair.vni, pair.address, addresses.source)):
             more = [*more, kept]
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         onward = again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
@@ -354,6 +355,9 @@ class SwitchProgram:
                 entry = self._holdings.entry(known.root)
                 entry.have = None
                 repeat.append(entry)
+        if not changed and not repeat and not self._zones_changed:
+            self._made = ()
+            return ()
         commands = self._update(changed, repeat)
         self._made = tuple(demand for demand in made if demand in self._programs)
         return commands
