@@ -6,8 +6,8 @@ Eight fake switches keep a window of unanswered packet-ins each. Ours knows 10,0
 groups, decides legal and (one in twenty) illegal first packets, and every answer is judged by policy. The peers learn
 256 MACs on each switch and send packets between them. All flow-mods are read by a second decoder after the round.
 
-A decision of ours comes to about eight flow-mods, at both ends of what will be said; that of a peer to one. Hence both are
-shown. The CPU time is that of the controller's process alone, which says something on a busy machine too.
+A decision of ours comes to about eight flow-mods, at both ends of what will be said; that of a peer to one. Hence both
+are shown. The CPU time is that of the controller's process alone, which says something on a busy machine too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
                 decisions[one.name].append(result.decisions_per_second)
                 cpu[one.name][0].append(result.cpu_per_flow_mod * 1e6)
                 cpu[one.name][1].append(result.cpu_per_decision * 1e6)
-                said = f"{number(result.decisions_per_second)} decisions/s, {number(result.cpu_per_decision * 1e6)} µs of CPU each"
+                said = f"{number(result.decisions_per_second)} decisions/s, {cpu[one.name][1][-1]:.0f} µs of CPU each"
                 print(f"  round {turn + 1}: {one.name}: {said}, {result.note}", file=sys.stderr, flush=True)
         missing = [one.missing for one in everyone if one.missing]
     series = {name: Series(name, tuple(values)) for name, values in flows.items()}

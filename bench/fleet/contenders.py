@@ -120,9 +120,7 @@ class Ours(Contender):
 class LearningSwitch(Contender):
     """A controller that learns MACs: every packet between learned ones gets a flow and goes on."""
 
-    def __init__(
-        self, name: str, fleet: FleetProcess, version: int, process: int, switches: int = SWITCHES
-    ) -> None:
+    def __init__(self, name: str, fleet: FleetProcess, version: int, process: int, switches: int = SWITCHES) -> None:
         super().__init__(name, process=process)
         self._fleet = fleet
         self._version = version

@@ -105,6 +105,7 @@ def quickly(commands: Commands) -> list[tuple[int, bytes]]:
 def slowly(command: Command) -> Iterator[tuple[int, bytes]]:
     """A command encoded from a copy that nothing is known about."""
     wire.encode_action.cache_clear()
+    wire._instructions.clear()
     if isinstance(command, AddFlow):
         command = AddFlow(dataclasses.replace(command.flow))
         assert not command.flow.encoded
@@ -117,6 +118,8 @@ def slowly(command: Command) -> Iterator[tuple[int, bytes]]:
 def forget() -> None:
     """Forget what is kept across changes of the model."""
     for kept in (ways.way, ways.identity, service.backend, service.balancing, demands._planned, demands._refused):
+        kept.cache_clear()
+    for kept in (demands._onward, demands._from):
         kept.cache_clear()
 
 
@@ -170,6 +173,21 @@ def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: in
     for number in SWITCHES:
         assert with_memory[number].flows == without[number][1].flows
         assert with_memory[number].groups == without[number][1].groups
+
+
+addresses = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+
+
+@given(st.sampled_from(Origin), st.integers(0, 0xFFFFFF), st.integers(0, 0xFFFF), addresses, st.integers(-1, 128))
+def test_the_match_of_a_plan_flow_is_that_of_its_terms(
+    origin: Origin, vni: int, group: int, address: bytes, prefix: int
+) -> None:
+    bits = len(address) * 8
+    if 0 <= prefix <= bits:  # a block has no bit outside of its prefix
+        number = int.from_bytes(address, "big") >> bits - prefix << bits - prefix
+        address = number.to_bytes(len(address), "big")
+    pair = demands.Pair(origin, vni, group, address, prefix if prefix <= bits else demands.WHOLE)
+    assert demands._plan_match(pair) == match(*demands._asked(pair))
 
 
 def test_an_error_finds_the_command_that_it_is_about() -> None:

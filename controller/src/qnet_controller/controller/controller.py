@@ -405,7 +405,7 @@ class Controller:
     def _commit(self, switch: Switch, commands: Commands) -> asyncio.Future[None] | None:
         if not commands:
             return None
-        self.metrics.flow_mods.labels(switch.host).inc(len(commands))
+        self.metrics.flow_mods.of[switch.host,] += len(commands)
         future = switch.session.commit(commands)
         future.add_done_callback(partial(self._committed, switch))
         return future

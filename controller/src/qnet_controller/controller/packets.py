@@ -8,8 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from prometheus_client import Counter
-
 from ..decide.decide import Kind
 from ..model.model import Model
 from ..model.objects import Address
@@ -25,6 +23,7 @@ LOG = logging.getLogger(__name__)
 
 REFUSALS_LOGGED_PER_SECOND = 20
 _TABLE_TITLES = {int(table): table.title for table in Table}
+_KIND_LABELS = {kind: (kind.name.lower(),) for kind in Kind}
 
 
 class Packets:
@@ -51,16 +50,15 @@ class Packets:
         self._doubt = doubt
         self._loop = asyncio.get_running_loop()
         self._refusals = names.Budget(REFUSALS_LOGGED_PER_SECOND)
-        self._counters: dict[tuple[str, int], tuple[Counter, Counter]] = {}
-        self._kinds = {kind: metrics.decisions.labels(kind.name.lower()) for kind in Kind}
+        metrics.decisions.of |= dict.fromkeys(_KIND_LABELS.values(), 0.0)
 
     def decide(self, switch: Switch, program: SwitchProgram, packet: PacketIn, began: float) -> None:
         """Answer one packet: flows first, then the packet itself."""
         if switch.ended:
             self._end(switch)
         self._refresh()
-        asked, flow_mods = self._counters.get((switch.host, packet.table)) or self._count(switch.host, packet.table)
-        asked.inc()
+        metrics = self._metrics
+        metrics.packet_in.of[switch.host, _TABLE_TITLES.get(packet.table) or str(packet.table)] += 1
         try:
             now = time.time()
             answer = program.packet_in(packet, now)
@@ -70,13 +68,13 @@ class Packets:
         except Exception:
             self._doubt(switch)  # the program and the switch may differ now
             raise
-        flow_mods.inc(len(answer.commands))
+        metrics.flow_mods.of[switch.host,] += len(answer.commands)
         if answer.quarantined is not None:
             self._quarantined(switch, answer.quarantined)
         if answer.crowded is not None:
             self._crowded(switch, answer.crowded)
-        self._kinds[answer.kind].inc()
-        self._metrics.packet_in_duration.observe(time.perf_counter() - began)
+        metrics.decisions.of[_KIND_LABELS[answer.kind]] += 1
+        metrics.packet_in_duration.observe(time.perf_counter() - began)
         # What is refused is worth a line, as long as a scan does not fill the log with them.
         level = logging.INFO if answer.kind is Kind.DROP and self._refusals.allow(began) else logging.DEBUG
         if LOG.isEnabledFor(level):
@@ -95,7 +93,7 @@ class Packets:
             try:
                 if commands := program.foresee([arriving], [source], now):
                     switch.session.send(commands)
-                    self._metrics.flow_mods.labels(switch.host).inc(len(commands))
+                    self._metrics.flow_mods.of[switch.host,] += len(commands)
             except Exception:
                 LOG.exception("cannot tell %s what it will be asked for", switch.host)
                 self._doubt(switch)
@@ -112,12 +110,6 @@ class Packets:
     def _pod_at(self, switch: Switch, port: int) -> str:
         pods = (pod.key for pod, location in self._model.local_pods(switch.datapath_id) if location.port == port)
         return next(pods, "at no port")
-
-    def _count(self, host: str, table: int) -> tuple[Counter, Counter]:
-        title = _TABLE_TITLES.get(table, str(table))
-        counters = (self._metrics.packet_in.labels(host, title), self._metrics.flow_mods.labels(host))
-        self._counters[host, table] = counters
-        return counters
 
     def flow_removed(self, switch: Switch, removed: FlowRemoved) -> None:
         """A flow has ended; those that end together are dealt with together, before anything else is decided there."""

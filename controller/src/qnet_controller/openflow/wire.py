@@ -209,8 +209,24 @@ def encode_actions(actions: Actions) -> bytes:
     return b"".join(map(encode_action, actions))
 
 
+_REMEMBERED_ACTIONS = 1 << 14
+_instructions: dict[int, tuple[Actions, bytes]] = {}
+
+
 def encode_instructions(actions: Actions) -> bytes:
     """The instructions of a flow: apply-actions and, when the last action is `Goto`, goto-table."""
+    # By identity, as with the heads of packet-outs: flows of the plan share their actions.
+    known = _instructions.get(id(actions))
+    if known is not None:
+        return known[1]
+    if len(_instructions) >= _REMEMBERED_ACTIONS:
+        _instructions.clear()
+    encoded = _encode_instructions(actions)
+    _instructions[id(actions)] = (actions, encoded)
+    return encoded
+
+
+def _encode_instructions(actions: Actions) -> bytes:
     goto = b""
     if actions and isinstance(actions[-1], Goto):
         goto = _INSTRUCTION_GOTO.pack(1, 8, actions[-1].table)

@@ -39,9 +39,11 @@ from .fields import (
 )
 from .kept import Kept, kept_program, lasts
 from .messages import (
+    Actions,
     Feature,
     Flow,
     Goto,
+    Match,
     Set,
     flow,
     match,
@@ -310,6 +312,22 @@ class Compiler(Parts):
         )  # fmt: skip
 
 
+@lru_cache(REMEMBERED)
+def _from(vni: int, origin: Origin, group: int) -> Match:
+    """The terms of a plan flow that say who sends."""
+    return match((VNI, vni), (ORIGIN, origin), (SOURCE_GROUP, group))
+
+
+def _plan_match(pair: Pair) -> Match:
+    """The match of a plan flow: `match(*_asked(pair))`, of parts that are alike for many."""
+    ip = family(pair.address)
+    mask = ip.target.full if pair.prefix == WHOLE else ip.mask(pair.prefix)
+    if not mask or (target := number(pair.address)) & ~mask:
+        return match(*_asked(pair))
+    # In the order of their names.
+    return (*match(ip.term), (ip.target.name, target, mask), *_from(pair.vni, pair.origin, pair.group))
+
+
 def _asked(pair: Pair) -> tuple[tuple[Field | Bits, int] | tuple[Field, int, int], ...]:
     ip = family(pair.address)
     target = (ip.target, number(pair.address), ip.mask(pair.prefix if pair.prefix != WHOLE else ip.target.bits))
@@ -323,14 +341,22 @@ def _priority(pair: Pair) -> int:
 
 @lru_cache(REMEMBERED)
 def _refused(pair: Pair, because: str, drop_seconds: int) -> Flow:
-    asked = match(*_asked(pair))
-    return flow(Table.PLAN, _priority(pair), asked, (), Feature.REFUSED, because, hard=drop_seconds, notify=True)
+    return flow(
+        Table.PLAN, _priority(pair), _plan_match(pair), (), Feature.REFUSED, because, hard=drop_seconds, notify=True
+    )  # fmt: skip
 
 
 @lru_cache(REMEMBERED)
 def _planned(pair: Pair, kind: Kind, because: str, grant: int, through: int | None, then: Table, idle: int) -> Flow:
+    actions, mark = _onward(kind, because, grant, through, then, idle)
+    return Flow(Table.PLAN, _priority(pair), _plan_match(pair), actions, mark, idle_timeout=idle, notify=True)
+
+
+@lru_cache(REMEMBERED)
+def _onward(kind: Kind, because: str, grant: int, through: int | None, then: Table, idle: int) -> tuple[Actions, int]:
+    """What plan flows do that are alike but for their match, and their cookie."""
     opened_by = (Set(GRANT, grant),) if grant else ()
     crosses = (Set(VNI, through),) if through is not None else ()
     actions = (Set(KIND, kind), *opened_by, *crosses, Goto(then))
-    asked = match(*_asked(pair))
-    return flow(Table.PLAN, _priority(pair), asked, actions, Feature.PLAN, because, idle=idle, notify=True)
+    alike = flow(Table.PLAN, 0, (), actions, Feature.PLAN, because, idle=idle, notify=True)
+    return alike.actions, alike.cookie

@@ -325,8 +325,9 @@ class SwitchProgram:
             return Answer()
         if verdict.refused:
             return Answer(self._demand([*more, self._refusals.widened(self._model, pair)], now))
-        if keeps and pair.origin is Origin.POD and (kept := chosen(self._model, pair.vni, pair.address, addresses.source)):
-            more = [*more, kept]
+        if keeps and pair.origin is Origin.POD:
+            kept = chosen(self._model, pair.vni, pair.address, addresses.source)
+            more = [*more, kept] if kept else more
         commands = self._demand([*more, pair], now, back(self._compiler, pair, addresses.source))
         onward = again(pair.vni, pair.group, pair.origin, read(packet, SOURCE_ZONE))
         out = PacketOut(packet.data, packet.fields.get("in_port", 0), onward)
