@@ -119,8 +119,8 @@ def forget() -> None:
     """Forget what is kept across changes of the model."""
     for kept in (ways.way, ways.identity, service.backend, service.balancing, demands._planned, demands._refused):
         kept.cache_clear()
-    for kept in (demands._onward, demands._from):
-        kept.cache_clear()
+    demands._onward.cache_clear()
+    demands._from.cache_clear()
 
 
 def read_slowly(data: bytes) -> PacketIn:
