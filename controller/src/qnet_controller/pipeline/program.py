@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import cast
 
 from ..decide.decide import Kind, Origin
 from ..model.model import Model, Touch, Touches, copied
@@ -356,10 +355,7 @@ class SwitchProgram:
                 entry = self._holdings.entry(known.root)
                 entry.have = None
                 repeat.append(entry)
-        if not changed and not repeat and not self._zones_changed:
-            self._made = ()
-            return ()
-        commands = self._update(changed, repeat)
+        commands = self._update(changed, repeat) if changed or repeat or self._zones_changed else ()
         self._made = tuple(demand for demand in made if demand in self._programs)
         return commands
 
@@ -389,10 +385,9 @@ class SwitchProgram:
         if old is not None:
             del self._programs[owner]
             self._retract(owner, old, flows, groups)
-        local = isinstance(owner, Local)
-        if local:
+        if isinstance(owner, Local):
             self._zones_changed = True
-            port = self._zones.pop(cast(Local, owner), 0)
+            port = self._zones.pop(owner, 0)
             if program is None:
                 self._conducts.forget(port)
         if program is None:
@@ -407,13 +402,12 @@ class SwitchProgram:
             groups.update(program.groups)
             for number, group in program.groups.items():
                 self._wanted_groups.setdefault(number, {})[owner] = group
-        dependents = self._dependents
         for touch in program.depends:
-            dependents[touch].add(owner)
-        if local:
-            location = self._model.location(self._model.pods[cast(Local, owner).pod])
+            self._dependents[touch].add(owner)
+        if isinstance(owner, Local):
+            location = self._model.location(self._model.pods[owner.pod])
             if location is not None:
-                self._zones[cast(Local, owner)] = location.port
+                self._zones[owner] = location.port
 
     def _retract(self, owner: Owner, old: Program, flows: set[Entry[Owner]], groups: set[int]) -> None:
         self._refusals.forget(owner, old)
