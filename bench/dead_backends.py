@@ -3,7 +3,8 @@
 """R5: how long, and how many, new connections to a Service IP fail after one of its backends is gone.
 
 Three backends on three hosts, one caller at a constant rate. Gone by: its link going down, its process being killed,
-its host freezing (the switch and the pod get SIGSTOP, as a frozen control group would do to them).
+its host freezing (the switch, OVN's agent and the pod get SIGSTOP, as a frozen control group would do to them). OVN
+runs beside it, with the same interval and threshold of its checks, without policy.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from bench.ovn import OvnFleet, install, ovn_fleet
 from bench.pods import SERVICE_IP, Agent, Fleet, inside, one_service, port_name
 from bench.report import Series, arguments, number
 
 LOAD = Path(__file__).with_name("steady_load.py")
 VICTIM, VICTIM_HOST, CALLER = "a/s-2", "h2", "a/c-1"
+OVN_HOST, OVN_NETWORK, OVN_SERVICE = "o2", "10.6", "10.96.0.10"
 INTERVAL, THRESHOLD = 1.0, 2
 CHECK = {"type": "tcp", "port": "80", "interval_seconds": f"{INTERVAL:g}", "timeout_seconds": "0.5",
          "healthy_threshold": "1", "unhealthy_threshold": str(THRESHOLD)}  # fmt: skip
@@ -43,32 +47,105 @@ class Outcome:
     later: float  # share that failed after the bound
 
 
-class Drill:
-    """One fleet, on which a backend is lost again and again."""
+class System(Protocol):
+    """A Service IP with three backends, of which one can be lost."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-
-    def status(self) -> dict[str, Any]:
-        """What the controller says."""
-        found: dict[str, Any] = json.loads(self.fleet.api("/v1/status"))
-        return found
+    caller: list[str]  # what a command begins with that runs in the caller's namespace
+    address: str
+    carrier: tuple[str, str]  # network namespace and name of the victim's interface on its host
+    namespace: str  # of the victim
+    victim: Agent
 
     def wait_for_all(self) -> None:
         """Wait until every backend is in rotation."""
-        end = time.monotonic() + 60
+
+    def of_host(self) -> list[int]:
+        """Processes of the victim's host."""
+
+
+class Ours:
+    """qnet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet, self.caller, self.address = fleet, inside(fleet, CALLER), SERVICE_IP
+        self.namespace = f"{fleet.prefix}{VICTIM.replace('/', '.')}"
+        self.carrier = (fleet.hosts[VICTIM_HOST].namespace, port_name(VICTIM))
+
+    @property
+    def victim(self) -> Agent:
+        """The backend that is lost."""
+        return self.fleet.agents[VICTIM]
+
+    @victim.setter
+    def victim(self, agent: Agent) -> None:
+        self.fleet.agents[VICTIM] = agent
+
+    def wait_for_all(self) -> None:
+        """Until the controller says so."""
         wanted = {"service": "a/s", "backends": ["a/s-1", "a/s-2", "a/s-3"], "all_down": False}
-        while (found := self.status()["services"]) != [wanted]:
-            if time.monotonic() > end:
-                raise RuntimeError(f"the backends do not come back: {found}")
-            time.sleep(0.2)
+        patient(lambda: json.loads(self.fleet.api("/v1/status"))["services"], [wanted])
+
+    def of_host(self) -> list[int]:
+        """Open vSwitch; there is no agent."""
+        return [int((self.fleet.hosts[VICTIM_HOST].directory / "vswitchd.pid").read_text())]
+
+
+class Ovn:
+    """OVN with the same checks, without policy."""
+
+    def __init__(self, fleet: OvnFleet, stack: ExitStack) -> None:
+        self.fleet, self.address = fleet, OVN_SERVICE
+        fleet.add_switch("s", f"{OVN_NETWORK}.0.1")
+        self.caller = fleet.add_pod("oc", "s", "o1", f"{OVN_NETWORK}.0.1", f"{OVN_NETWORK}.1.1")
+        backends = {}
+        for index, host in enumerate(fleet.hosts, 1):
+            name, address = f"os{index}", f"{OVN_NETWORK}.2.{index}"
+            fleet.add_pod(name, "s", host, f"{OVN_NETWORK}.0.1", address)
+            backends[address] = name
+            if host == OVN_HOST:
+                self.namespace, self.carrier = f"{fleet.fleet.prefix}{name}", (fleet.hosts[host].namespace, name)
+                self.victim = Agent(self.namespace, name)
+            else:
+                stack.callback(Agent(f"{fleet.fleet.prefix}{name}", name).stop)
+        stack.callback(lambda: self.victim.stop())
+        fleet.add_service("s", OVN_SERVICE, "80", *backends)
+        check = {"interval": f"{INTERVAL:g}", "timeout": "1", "success_count": "1", "failure_count": str(THRESHOLD)}
+        fleet.add_check(OVN_SERVICE, "80", f"{OVN_NETWORK}.0.2", backends, **check)
+        fleet.central.sync()
+
+    def wait_for_all(self) -> None:
+        """Until its checks say so."""
+        self.fleet.revive()
+        patient(self.fleet.central.monitored, ["online"] * 3)
+        self.fleet.central.sync()
+
+    def of_host(self) -> list[int]:
+        """Open vSwitch and OVN's agent."""
+        pid = (self.fleet.hosts[OVN_HOST].directory / "vswitchd.pid").read_text()
+        return [int(pid), self.fleet.agents[OVN_HOST].pid]
+
+
+def patient(found: Callable[[], object], wanted: object) -> None:
+    """Wait until something is as it should be."""
+    end = time.monotonic() + 60
+    while (now := found()) != wanted:
+        if time.monotonic() > end:
+            raise RuntimeError(f"the backends do not come back: {now}")
+        time.sleep(0.2)
+
+
+class Drill:
+    """A system, on which a backend is lost again and again."""
+
+    def __init__(self, fleet: Fleet, system: System) -> None:
+        self.fleet, self.system = fleet, system
 
     def run(self, lose: Callable[[], None], bring_back: Callable[[], None], bound: float) -> Outcome:
         """Load, lose the backend meanwhile, and see."""
-        self.wait_for_all()
+        self.system.wait_for_all()
         time.sleep(WARM_SECONDS)
         load = subprocess.Popen(
-            [*inside(self.fleet, CALLER), sys.executable, "-S", str(LOAD), SERVICE_IP, "80",
+            [*self.system.caller, sys.executable, "-S", str(LOAD), self.system.address, "80",
              *map(str, (RATE, LOAD_SECONDS + WARM_SECONDS, PATIENCE))],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -92,22 +169,22 @@ class Drill:
 
     def link(self, state: str) -> None:
         """The backend's port loses its carrier, or has it again."""
-        self.fleet.ip(self.fleet.hosts[VICTIM_HOST].namespace, "link", "set", port_name(VICTIM), state)
+        namespace, device = self.system.carrier
+        self.fleet.ip(namespace, "link", "set", device, state)
 
     def kill(self) -> None:
         """The backend's process dies."""
-        process = self.fleet.agents[VICTIM].process
+        process = self.system.victim.process
         process.kill()
         process.wait()
 
     def start(self) -> None:
         """It runs again."""
-        self.fleet.agents[VICTIM] = Agent(f"{self.fleet.prefix}{VICTIM.replace('/', '.')}", VICTIM)
+        self.system.victim = Agent(self.system.namespace, VICTIM)
 
     def signal_host(self, what: signal.Signals) -> None:
         """Freeze or thaw every process of the host."""
-        switch = int((self.fleet.hosts[VICTIM_HOST].directory / "vswitchd.pid").read_text())
-        for process in (switch, self.fleet.agents[VICTIM].process.pid):
+        for process in (*self.system.of_host(), self.system.victim.process.pid):
             os.kill(process, what)
 
 
@@ -116,6 +193,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "")
     chosen = parser.parse_args()
     hosts = ["h1", "h2", "h3"]
+    install()  # while there is a way out of here
     with tempfile.TemporaryDirectory() as directory:
         fleet = Fleet(Path(directory), one_service(hosts, hosts[:1]), hosts)
         fleet.configuration = f"[liveness]\nsilence_milliseconds = {SILENCE_MILLISECONDS}\n"
@@ -124,23 +202,30 @@ def main() -> None:
 
 
 def drill(fleet: Fleet, rounds: int) -> dict[str, list[Outcome]]:
-    """All ways to lose a backend, a round each in turn."""
-    with fleet:
+    """All ways to lose a backend, a round each in turn, of both systems."""
+    with fleet, ExitStack() as stack:
         fleet.wait_until_ready()
         fleet.change_service("a/s", health_check=["map", [list(item) for item in CHECK.items()]])
-        on = Drill(fleet)
-        freeze, thaw = (partial(on.signal_host, what) for what in (signal.SIGSTOP, signal.SIGCONT))
-        ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-            "link down": (partial(on.link, "down"), partial(on.link, "up")),
-            "process dead": (on.kill, on.start),
-            "host frozen": (freeze, thaw),
-        }
-        found: dict[str, list[Outcome]] = {name: [] for name in ways}
+        peer = stack.enter_context(ovn_fleet(fleet, ("o1", OVN_HOST, "o3")))
+        systems: dict[str, System] = {"qnet": Ours(fleet), "OVN": Ovn(peer, stack)}
+        found: dict[str, list[Outcome]] = {f"{way}, {name}": [] for way in BOUNDS for name in systems}
         for turn in range(rounds):
-            for name, way in ways.items():
-                found[name].append(on.run(*way, BOUNDS[name]))
-                print(f"  round {turn + 1}/{rounds}: {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+            for name, system in systems.items():
+                for way, (lose, bring_back) in ways_to_lose(Drill(fleet, system)).items():
+                    outcome = Drill(fleet, system).run(lose, bring_back, BOUNDS[way])
+                    found[f"{way}, {name}"].append(outcome)
+                    print(f"  round {turn + 1}/{rounds}: {way}, {name}: {outcome}", file=sys.stderr, flush=True)
     return found
+
+
+def ways_to_lose(on: Drill) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
+    """What loses a backend, and what brings it back."""
+    freeze, thaw = (partial(on.signal_host, what) for what in (signal.SIGSTOP, signal.SIGCONT))
+    return {
+        "link down": (partial(on.link, "down"), partial(on.link, "up")),
+        "process dead": (on.kill, on.start),
+        "host frozen": (freeze, thaw),
+    }
 
 
 def show(found: dict[str, list[Outcome]], rounds: int) -> None:
@@ -148,13 +233,14 @@ def show(found: dict[str, list[Outcome]], rounds: int) -> None:
     print(f"dead backends: one of three, {RATE} new connections/s, checks every {INTERVAL:g} s, {THRESHOLD} to fail; ")
     print(f"median of {rounds} rounds (spread); load of the machine {os.getloadavg()[0]:.1f}")
     for name, outcomes in found.items():
+        bound = BOUNDS[name.partition(",")[0]]
         seconds = Series(name, tuple(outcome.seconds for outcome in outcomes))
         shares = Series(name, tuple(outcome.share * 100 for outcome in outcomes))
         later = max(outcome.later for outcome in outcomes) * 100
-        met = later == 0
+        verdict = "" if name.endswith("OVN") else ": met" if later == 0 else ": MISSED"
         print(
-            f"  {name:<13} last failure after {seconds} s, {shares} % failed until then, {number(later)} % after "
-            f"{BOUNDS[name]:g} s: {'met' if met else 'MISSED'}"
+            f"  {name:<18} last failure after {seconds} s, {shares} % failed until then, {number(later)} % after "
+            f"{bound:g} s{verdict}"
         )
 
 

@@ -67,9 +67,15 @@ class Central:
         """Wait until all hosts have taken over everything."""
         self._nbctl("--wait=hv", f"--timeout={SYNC_SECONDS}", "sync")
 
+    def monitored(self) -> list[str]:
+        """What OVN's checks say of the backends they are made for: online, offline, error, or nothing yet."""
+        command = [str(self.root / "usr/bin/ovn-sbctl"), f"--db={self.remote('OVN_Southbound')}", "--bare"]
+        return run(*command, "--columns=status", "list", "Service_Monitor").split()
+
     def _nbctl(self, *words: str) -> None:
         command = [str(self.root / "usr/bin/ovn-nbctl"), f"--db={self.remote('OVN_Northbound')}", *words]
-        subprocess.run(command[:-1] if command[-1] == "--" else command, check=True, timeout=SYNC_SECONDS + 10)
+        command = command[:-1] if command[-1] == "--" else command
+        subprocess.run(command, check=True, timeout=SYNC_SECONDS + 10, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -138,8 +144,15 @@ class OvnFleet:
     ovs-vswitchd 3.1 abort on the userspace datapath within seconds of new connections.
     """
 
-    def __init__(self, fleet: Fleet, system: Central, hosts: dict[str, Host], stack: ExitStack) -> None:
-        self.fleet, self.central, self.hosts, self._stack = fleet, system, hosts, stack
+    def __init__(
+        self,
+        fleet: Fleet,
+        system: Central,
+        hosts: dict[str, Host],
+        agents: dict[str, subprocess.Popen[bytes]],
+        stack: ExitStack,
+    ) -> None:
+        self.fleet, self.central, self.hosts, self.agents, self._stack = fleet, system, hosts, agents, stack
         self.aborts = 0
         system.change([["lr-add", "gateway"]])
 
@@ -190,10 +203,17 @@ class OvnFleet:
         )
         return ["ip", "netns", "exec", namespace]
 
-    def add_service(self, switch: str, vip: str, port: str, backend: str) -> None:
-        """A load balancer with one backend, port for port."""
-        change = [["lb-add", vip, f"{vip}:{port}", f"{backend}:{port}", "tcp"], ["ls-lb-add", switch, vip]]
-        self.central.change(change)
+    def add_service(self, switch: str, vip: str, port: str, *backends: str) -> None:
+        """A load balancer, port for port."""
+        ends = ",".join(f"{backend}:{port}" for backend in backends)
+        self.central.change([["lb-add", vip, f"{vip}:{port}", ends, "tcp"], ["ls-lb-add", switch, vip]])
+
+    def add_check(self, vip: str, port: str, source: str, backends: dict[str, str], **options: str) -> None:
+        """Checks of the backends (address to port name) of a load balancer, from an address that nobody has."""
+        places = [f'ip_port_mappings:"{address}"="{name}:{source}"' for address, name in backends.items()]
+        given = [f"options:{option}={value}" for option, value in options.items()]
+        check = ["--id=@check", "create", "Load_Balancer_Health_Check", f'vip="{vip}:{port}"', *given]
+        self.central.change([check, ["set", "Load_Balancer", vip, *places, "health_check=@check"]])
 
 
 def alive(host: Host) -> bool:
@@ -216,7 +236,8 @@ def ovn_fleet(fleet: Fleet, names: Sequence[str] = ("o1", "o2")) -> Iterator[Ovn
     with ExitStack() as stack:
         system = stack.enter_context(central(fleet.directory / "ovn"))
         hosts = {name: Host(fleet, name, FIRST_HOST + number) for number, name in enumerate(names)}
+        agents = {}
         for host in hosts.values():
             host.start(stack)
-            stack.enter_context(agent(system, host, host.name, f"{VTEP_BLOCK}.{host.number}"))
-        yield OvnFleet(fleet, system, hosts, stack)
+            agents[host.name] = stack.enter_context(agent(system, host, host.name, f"{VTEP_BLOCK}.{host.number}"))
+        yield OvnFleet(fleet, system, hosts, agents, stack)
