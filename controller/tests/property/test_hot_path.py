@@ -175,6 +175,24 @@ def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: in
         assert with_memory[number].groups == without[number][1].groups
 
 
+def test_what_is_remembered_of_a_pair_goes_with_its_export() -> None:
+    world = model()
+    program = SwitchProgram(world, 1, Settings())
+    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    packet = reading.packet_in(asked(1, 200))  # of g1, to the Service IP that g0 exports to it
+    export = o.Export("g0/s", "g1", frozenset({o.PortRule(6, 80)}), expires=50.0)
+    for now, change, may_go in (
+        (1.0, None, True),
+        (2.0, o.Removed(o.Export, export.key), False),
+        (3.0, export, True),
+        (49.0, None, True),
+        (50.0, None, False),  # nothing has changed but the time
+    ):
+        touched = world.apply([change]) if change else frozenset()
+        program.refresh(touched, now)
+        assert (program.packet_in(packet, now).packet_out is not None) == may_go
+
+
 addresses = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 
 

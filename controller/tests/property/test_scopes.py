@@ -11,10 +11,11 @@ from qnet_controller.decide.decide import Origin, Question, decide
 from qnet_controller.decide.reach import reach
 from qnet_controller.model.model import Model
 from qnet_controller.pipeline import messages as m
+from qnet_controller.pipeline import scopes
 from qnet_controller.pipeline.demands import Settings
-from qnet_controller.pipeline.family import family, number
+from qnet_controller.pipeline.family import FAMILIES, Family, family, number
 from qnet_controller.pipeline.program import SwitchProgram
-from qnet_controller.pipeline.scopes import MOST_BLOCKS, cover, scope_of
+from qnet_controller.pipeline.scopes import MOST_BLOCKS, Block, Scope, cover, everything, scope_of
 from qnet_controller.pipeline.tables import Table
 from simulator.fabric import START
 
@@ -63,6 +64,18 @@ def test_no_scope_refuses_what_is_allowed(changes: list, chance) -> None:  # typ
                     assert found is not None
                     assert question.address in found.addresses
                     assert not _refused_by(flows, question.origin, number_, question.group, question.address)
+
+
+@given(st.sampled_from(FAMILIES), st.sampled_from(Origin), st.integers(0, 0xFFFFFF), st.integers(0, 9), st.data())
+def test_the_match_of_a_block_is_that_of_its_terms(
+    ip: Family, origin: Origin, vni: int, group: int, data: st.DataObject
+) -> None:
+    bits = ip.bytes * 8
+    prefix = data.draw(st.integers(0, bits))
+    start = data.draw(st.integers(0, (1 << prefix) - 1)) << bits - prefix
+    scope, block = Scope(origin, vni, group, 0, everything(ip)), Block(start, prefix, bits)
+    sent = m.match(*scopes._asked(scope, everything(ip)))
+    assert scopes._towards(sent, ip, block) == m.match(*scopes._asked(scope, block))
 
 
 @settings(max_examples=300, deadline=None)

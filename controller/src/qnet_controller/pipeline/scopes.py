@@ -21,7 +21,7 @@ from ..model.model import Model
 from ..model.objects import Address
 from .family import FAMILIES, Family, family, number
 from .fields import ORIGIN, SOURCE_GROUP, VNI, Bits, Field
-from .messages import Feature, Goto, flow, match
+from .messages import Feature, Flow, Goto, Match, flow, match
 from .tables import Table
 from .wanted import Program
 
@@ -150,10 +150,18 @@ def scope_program(model: Model, scope: Scope, seconds: int) -> Program | None:
         flow(Table.PLAN, priority, match(*_asked(scope, scope.block)), (), Feature.SCOPE, owner,
              hard=seconds, notify=True)
     )  # fmt: skip
+    # There are up to `MOST_BLOCKS` of them, alike but for the block, and whoever has asked waits for them.
+    asks = flow(Table.PLAN, priority + 1, (), (Goto(Table.ASK),), Feature.ASKS, owner)
+    sent = match(*_asked(scope, everything(ip)))
     for block in left:
-        asked = match(*_asked(scope, block))
-        program.add(flow(Table.PLAN, priority + 1, asked, (Goto(Table.ASK),), Feature.ASKS, owner))
+        program.add(Flow(asks.table, asks.priority, _towards(sent, ip, block), asks.actions, asks.cookie))
     return program
+
+
+def _towards(sent: Match, ip: Family, block: Block) -> Match:
+    """The match of what is sent into a block: `match(*_asked(scope, block))`, of one for all addresses."""
+    ethernet, *sender = sent  # in the order of their names
+    return (ethernet, (ip.target.name, block.start, block.mask), *sender) if block.prefix else sent
 
 
 def recovered(
