@@ -180,7 +180,7 @@ def test_what_is_remembered_of_a_pair_goes_with_its_export() -> None:
     program = SwitchProgram(world, 1, Settings())
     program.adopt(Installed((), frozenset(), frozenset()), 0.0)
     packet = reading.packet_in(asked(1, 200))  # of g1, to the Service IP that g0 exports to it
-    export = o.Export("g0/s", "g1", frozenset({o.PortRule(6, 80)}), expires=50.0)
+    export = o.Export("g0/s", "g1", frozenset({o.PortRule(6, 80)}), expires=50)
     for now, change, may_go in (
         (1.0, None, True),
         (2.0, o.Removed(o.Export, export.key), False),
