@@ -46,7 +46,8 @@ ARGUMENTS: dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["declared", "present", "detached", "absent"], "default": "present"},
     "purge": {"type": "bool", "default": False},
     "retire": {"type": "bool", "default": False},
-    "processes": {"type": "dict", "options": _workload_host.OPTIONS},
+    **_workload_host.OPTIONS,
+    "workloads": {**_workload_host.OPTIONS["workloads"], "required": False},
     "mtu": {"type": "int"},
     "bridge": {"type": "str", "default": "br-int"},
     "switch_database": {"type": "str", "default": _vswitch.DEFAULT_DATABASE},
@@ -107,11 +108,11 @@ class PodModule:
         host = switch.converge(jobs, leaving, self.module.check_mode)
         result |= {"pods": [self._describe(outcome.state, pod) for pod in self.asked], "held": self.held}
         result = self._merge(result, host, leaving)
-        return self._run_processes(result) if self.options["processes"] else result
+        return result if self.options["workloads"] is None else self._run_processes(result)
 
     def _run_processes(self, result: Options) -> Options:
         """After the pods: what runs in them. `result` is what there is to say of the pods."""
-        done = _workload_host.converge(self.module, self.options["processes"], start=True, purge=True)
+        done = _workload_host.converge(self.module, self.options, start=True, purge=True)
         for side in ("before", "after"):
             result["diff"][side]["processes"] = done["diff"][side].splitlines()
         result["changed"] = result["changed"] or done["changed"]
@@ -181,8 +182,8 @@ class PodModule:
             faults.append("purge: works with state=present or declared and the list pods, which says what stays")
         if self.options["retire"] and (self.options["state"] != "declared" or not self.path or self.options["purge"]):
             faults.append("retire: works with state=declared and the list pods, without purge, which would remove them")
-        if self.options["processes"] and not (self.options["state"] == "present" and self.options["purge"]):
-            faults.append("processes: works with state=present and purge, which say what stays on this host")
+        if self.options["workloads"] is not None and not (self.options["state"] == "present" and self.options["purge"]):
+            faults.append("workloads: works with state=present and purge, which say what stays on this host")
         if faults:
             raise _model.IntentRefused(faults)
 

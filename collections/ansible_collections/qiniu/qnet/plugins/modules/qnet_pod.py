@@ -140,56 +140,52 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
-  processes:
+  workloads:
     description:
       - With O(state=present) and O(purge), also run these processes in the pods of this host once they are attached,
-        and no others, as M(qiniu.qnet.qnet_workload) does with O(qiniu.qnet.qnet_workload#module:purge). One call for
-        both is half the work for Ansible.
-    type: dict
+        and no others, as M(qiniu.qnet.qnet_workload) does. One call for both is half the work for Ansible.
+    type: list
+    elements: dict
     version_added: 1.0.0
     suboptions:
-      workloads:
-        description: As O(qiniu.qnet.qnet_workload#module:workloads).
-        type: list
-        elements: dict
+      pod:
+        description: The pod, said as group/pod.
+        type: str
         required: true
-        suboptions:
-          pod:
-            description: The pod, said as group/pod.
-            type: str
-            required: true
-          command:
-            description: Command line of the process, beginning with an absolute path.
-            type: str
-            required: true
-          environment:
-            description: Environment variables. Their values are in no log, diff or return value.
-            type: dict
-            default: {}
-          files:
-            description: Paths of files on the host that the process is started again for when one of them changes.
-            type: list
-            elements: path
-            default: []
+      command:
+        description: Command line of the process, beginning with an absolute path.
+        type: str
+        required: true
+      environment:
+        description: Environment variables. Their values are in no log, diff or return value.
+        type: dict
+        default: {}
       files:
-        description: As O(qiniu.qnet.qnet_workload#module:files).
+        description: Paths of files on the host that the process is started again for when one of them changes.
         type: list
-        elements: dict
+        elements: path
         default: []
-        suboptions:
-          path:
-            description: Where the file is on the host. Missing directories are made.
-            type: path
-            required: true
-          content:
-            description: What is in the file. It is in no log, diff or return value.
-            type: str
-            required: true
-      enable:
-        description: Other units that are enabled, so that they start whenever the host does.
-        type: list
-        elements: str
-        default: []
+  files:
+    description: Text files of this host that O(workloads) need, written before any process is started.
+    type: list
+    elements: dict
+    default: []
+    version_added: 1.0.0
+    suboptions:
+      path:
+        description: Where the file is on the host. Missing directories are made.
+        type: path
+        required: true
+      content:
+        description: What is in the file. It is in no log, diff or return value.
+        type: str
+        required: true
+  enable:
+    description: Other units that are enabled with O(workloads), so that they start whenever the host does.
+    type: list
+    elements: str
+    default: []
+    version_added: 1.0.0
   mtu:
     description:
       - MTU of the overlay on this host (that of the underlay less what the tunnel adds).
@@ -300,7 +296,7 @@ detached:
   elements: str
 processes:
   description: Units that were started, started again (C(restarted)), and stopped.
-  returned: success, with O(processes)
+  returned: success, with O(workloads)
   type: dict
   sample: {started: [qnet-pod@fop.image-1.service], restarted: [], stopped: []}
 """

@@ -327,7 +327,7 @@ REFUSALS: dict[str, tuple[Options, list[str]]] = {
     "no such namespace": ({"name": ONE, "service": "g/s", "namespace_path": "/run/netns/none"}, [f"pod {ONE}"]),
     "no such process": ({"name": ONE, "service": "g/s", "pid": 2**22 + 1}, [f"pod {ONE}"]),
     "no bridge": ({"name": ONE, "service": "g/s", "bridge": "br-none"}, ["bridge"]),
-    "processes of one": ({"name": ONE, "service": "g/s", "processes": {"workloads": []}}, ["processes"]),
+    "workloads of one": ({"name": ONE, "service": "g/s", "workloads": []}, ["workloads"]),
     "purge of one": ({"name": ONE, "service": "g/s", "purge": True}, ["purge"]),
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import pytest
@@ -24,7 +25,8 @@ HOLDERS: dict[str, dict[str, t.Any]] = {
     "qiniu.qnet.qnet_pod": {
         "pods": [{"name": "fop/image-1", "service": "fop/image"}],
         "purge": True,
-        "processes": {"workloads": [WORKLOAD], "files": [FILE]},
+        "workloads": [WORKLOAD],
+        "files": [FILE],
     },
     "l7_balancer": {"instances": [], "secrets": {"/srv/key.pem": "{{ canary }}"}},
 }
@@ -37,7 +39,8 @@ def manners(module: str, options: dict[str, t.Any]) -> Tasks:
         for name, value in options.items()
         if isinstance(value, list) and value and isinstance(value[0], dict)
     }
-    wrong_type = dict.fromkeys(options, "{{ canary }}")
+    holding = {name for name, value in options.items() if "{{ canary }}" in json.dumps(value)}
+    wrong_type = dict.fromkeys(holding, "{{ canary }}")
     ways: Tasks = [
         {module: options},
         {module: options, "check_mode": True},
