@@ -211,7 +211,7 @@ def replace_host(fleet: Fleet, _: Path) -> str:
 
 def replace_machine(fleet: Fleet, host: str, old: str) -> None:
     """The play that takes a host out, then a new machine; one that is lost is off already."""
-    known = [row for row in dump(fleet) if row.startswith(f"Host {host},")]
+    known = [row for row in dump(fleet) if row.startswith("Host ") and f",{host}," in row]
     assert known, dump(fleet)
     if old == "lost":
         subprocess.run(["podman", "--runtime", "runc", "stop", f"{fleet.name}-{host}"], check=True)
