@@ -22,7 +22,7 @@ description:
     C(/run/netns) again, from what the ports say; running the play again does so as well.
   - The namespace of a pod is complete before its port appears on the bridge, and the port is gone before the
     namespace is taken apart.
-extends_documentation_fragment: [qiniu.qnet.intent, qiniu.qnet.intent.revision]
+extends_documentation_fragment: [qiniu.qnet.intent, qiniu.qnet.intent.revision, qiniu.qnet.workloads]
 requirements:
   - iproute2 and a running Open vSwitch with the integration bridge, except for O(state=declared)
 attributes:
@@ -144,47 +144,10 @@ options:
     description:
       - With O(state=present) and O(purge), also run these processes in the pods of this host once they are attached,
         and no others, as M(qiniu.qnet.qnet_workload) does. One call for both is half the work for Ansible.
-    type: list
-    elements: dict
     version_added: 1.0.0
-    suboptions:
-      pod:
-        description: The pod, said as group/pod.
-        type: str
-        required: true
-      command:
-        description: Command line of the process, beginning with an absolute path.
-        type: str
-        required: true
-      environment:
-        description: Environment variables. Their values are in no log, diff or return value.
-        type: dict
-        default: {}
-      files:
-        description: Paths of files on the host that the process is started again for when one of them changes.
-        type: list
-        elements: path
-        default: []
   files:
-    description: Text files of this host that O(workloads) need, written before any process is started.
-    type: list
-    elements: dict
-    default: []
     version_added: 1.0.0
-    suboptions:
-      path:
-        description: Where the file is on the host. Missing directories are made.
-        type: path
-        required: true
-      content:
-        description: What is in the file. It is in no log, diff or return value.
-        type: str
-        required: true
   enable:
-    description: Other units that are enabled with O(workloads), so that they start whenever the host does.
-    type: list
-    elements: str
-    default: []
     version_added: 1.0.0
   mtu:
     description:

@@ -20,51 +20,9 @@ description:
 options:
   workloads:
     description: The workloads of this host.
-    type: list
-    elements: dict
     required: true
-    suboptions:
-      pod:
-        description: The pod, said as group/pod.
-        type: str
-        required: true
-      command:
-        description: Command line of the process, beginning with an absolute path.
-        type: str
-        required: true
-      environment:
-        description:
-          - Environment variables. Their values are in no log, diff or return value.
-          - All users of the host can read them in the unit, so secrets belong into files.
-        type: dict
-        default: {}
-      files:
-        description: Paths of files on the host that the process is started again for when one of them changes.
-        type: list
-        elements: path
-        default: []
-  files:
-    description: Text files of this host that workloads need, written before any process is started.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path:
-        description: Where the file is on the host. Missing directories are made.
-        type: path
-        required: true
-      content:
-        description:
-          - What is in the file. It is in no log, diff or return value.
-          - All users of the host can read the file.
-        type: str
-        required: true
   enable:
     description: Other units that are enabled with O(state=started), so that they start whenever the host does.
-    type: list
-    elements: str
-    default: []
-    version_added: 1.0.0
   purge:
     description: Whether to stop and remove the workloads of all pods that are not listed.
     type: bool
@@ -86,7 +44,7 @@ attributes:
   idempotent:
     support: full
     description: A second call changes nothing.
-extends_documentation_fragment: []
+extends_documentation_fragment: [qiniu.qnet.workloads]
 """
 
 EXAMPLES = r"""
