@@ -23,6 +23,7 @@ SCRIPTS_ON_HOST = "/run/qnet-e2e"
 PLAY_SECONDS = 900
 API = "http://127.0.0.1:9680"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+CHANGED = re.compile(r"^changed: \[(\S+?)(?: -> ([^\s(\]]+)\S*)?\]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Play:
     def changed(self) -> dict[str, int]:
         """Changed tasks by host, where there are any."""
         return {host: row[1] for host, row in self.recap.items() if row[1]}
+
+    @property
+    def touched(self) -> set[str]:
+        """Hosts on which something has changed; `changed` counts a delegated task for the host that delegates."""
+        return {at or host for host, at in CHANGED.findall(self.output)}
 
 
 @dataclass(frozen=True)

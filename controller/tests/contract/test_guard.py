@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from contract.peers import HELLO, features, message
 from qnet_controller.openflow import codec, guard, oxm, reading
 from qnet_controller.openflow.guard import Multipart, Type, Violation
+from qnet_controller.openflow.wire import group_description
 from qnet_controller.pipeline.fields import ARP_OP, ETH_TYPE, IN_PORT, IPV4_DST, ORIGIN, VNI
-from qnet_controller.pipeline.messages import Port, Tampered, match
+from qnet_controller.pipeline.messages import Bucket, Group, Meter, Output, Port, Tampered, match
 from qnet_controller.pipeline.tables import Table
 
 MATCH = oxm.encode_match(match((IN_PORT, 3), (ETH_TYPE, 0x806), (ARP_OP, 1), (VNI, 100), (ORIGIN, 1)))
@@ -29,6 +30,15 @@ INSTRUCTIONS = struct.pack("!HH4xHHIH6x", 4, 24, 0, 16, 1, 0) + struct.pack("!HH
 
 def multipart(kind: Multipart, *entries: bytes) -> bytes:
     return message(Type.MULTIPART_REPLY, struct.pack("!HH4x", kind, 0) + b"".join(entries))
+
+
+TWO_BUCKETS = Group(77, (Bucket(1, 5, (Output(2),)), Bucket(2, 6, (Output(3),))))
+
+
+def described(group: Group) -> bytes:
+    """An ofp_group_desc."""
+    does = group_description(group)
+    return struct.pack("!H", 2 + len(does)) + does
 
 
 def flow(matching: bytes) -> bytes:
@@ -53,6 +63,7 @@ SAMPLES: dict[str, bytes] = {
     "ports": multipart(Multipart.PORT_DESC, PORT, PORT),
     "flows": multipart(Multipart.FLOW_DESC, flow(MATCH), flow(XREG), flow(oxm.encode_match(()))),
     "groups": multipart(Multipart.GROUP_STATS, struct.pack("!H2xI32x", 56, 77) + bytes(16)),
+    "described groups": multipart(Multipart.GROUP_DESC, described(TWO_BUCKETS)),
     "meters": multipart(Multipart.METER_DESC, struct.pack("!HHIHHII4x", 24, 6, 3, 1, 16, 300, 300)),
     "flow updates": multipart(
         Multipart.FLOW_MONITOR,
@@ -82,6 +93,7 @@ MULTIPART_READERS: dict[int, Callable[[bytes], object]] = {
     Multipart.FLOW_DESC: lambda data: [*reading.flows(data), *reading.counted_flows(data)],
     Multipart.FLOW_MONITOR: lambda data: list(reading.foreign_flows(data)),
     Multipart.GROUP_STATS: lambda data: list(reading.groups(data)),
+    Multipart.GROUP_DESC: lambda data: list(reading.group_descriptions(data)),
     Multipart.METER_DESC: lambda data: list(reading.meters(data)),
 }
 
@@ -117,8 +129,10 @@ def test_what_is_read_is_what_was_sent() -> None:
     assert (third.key[2], third.key[0], third.key[1]) == ((), 2, 100)
     assert first.cookie == 0x71040000_00000001
     assert codec.read_ports(SAMPLES["ports"]) == [Port(5, "veth5", True, hardware=b"\x02\0\0\0\0\5")] * 2
-    assert list(reading.groups(SAMPLES["groups"])) == [77]
-    assert list(reading.meters(SAMPLES["meters"])) == [3]
+    assert list(reading.groups(SAMPLES["groups"])) == [(77, 1)]
+    ((number, does),) = reading.group_descriptions(SAMPLES["described groups"])
+    assert (number, does) == (77, group_description(TWO_BUCKETS))
+    assert list(reading.meters(SAMPLES["meters"])) == [Meter(3, 300, 300)]
     (foreign,) = reading.foreign_flows(SAMPLES["flow updates"])
     assert foreign == Tampered("flow", False, (Table(2), 9, first.key[2]))
     assert reading.foreign_request(SAMPLES["request forward"]) == Tampered("group", True, number=9)

@@ -40,7 +40,7 @@ def digest(data: bytes) -> None:
         parts = {
             Multipart.FLOW_DESC: described, Multipart.FLOW_MONITOR: reading.foreign_flows,
             Multipart.GROUP_STATS: reading.groups, Multipart.METER_DESC: reading.meters,
-            Multipart.PORT_DESC: codec.read_ports,
+            Multipart.GROUP_DESC: reading.group_descriptions, Multipart.PORT_DESC: codec.read_ports,
         }  # fmt: skip
         list(parts[Multipart(int.from_bytes(data[8:10], "big"))](data))
     elif kind in readers:

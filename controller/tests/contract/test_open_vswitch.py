@@ -19,7 +19,10 @@ from qnet_controller.controller.conntrack import parse
 from qnet_controller.openflow.codec import Roles
 from qnet_controller.openflow.events import CommitFailed, Dump, Limits
 from qnet_controller.openflow.session import Session
+from qnet_controller.openflow.wire import flow_content, group_description
+from qnet_controller.pipeline import family
 from qnet_controller.pipeline import fields as f
+from qnet_controller.pipeline.balance import connection
 from qnet_controller.pipeline.fields import Bits, Field, whole
 from qnet_controller.pipeline.messages import (
     Action,
@@ -217,6 +220,8 @@ def test_every_action_is_what_open_vswitch_says_it_is(switch: Vswitch, authority
             for number, (name, (action, _)) in enumerate(ACTIONS.items(), 1)
         ]
         assert await refusals(session, *flows) == []
+        described = {flow.cookie: flow.content for flow in (await dump(session)).flows}
+        assert described == {command.flow.cookie: flow_content(command.flow) for command in flows}
         shown = {
             int(number, 16): actions
             for line in switch.flows()
@@ -253,9 +258,10 @@ def test_groups_are_made_changed_and_removed(switch: Vswitch, authority: Authori
         assert re.findall(r"bucket_id:(\d+),weight:(\d+)", shown) == [("2", "102"), ("3", "103")]
         assert shown.count("nat(dst=10.0.0.") == 2
         assert "selection_method=dp_hash" in shown
-        assert (await dump(session)).groups == {77}
+        described = (await session.raw_dump([77])).read()
+        assert (described.groups, described.descriptions) == ({77: 2}, {77: group_description(group(2, 3))})
         assert await refusals(session, DeleteGroup(77)) == []
-        assert (await dump(session)).groups == frozenset()
+        assert (await dump(session)).groups == {}
 
     play(switch, authority, test)
 
@@ -272,7 +278,7 @@ def test_a_group_larger_than_a_message_is_built_in_chunks(switch: Vswitch, autho
             # Its description no longer fits one message; the statistics are what adoption reads.
             stats = switch.ofctl("dump-group-stats")
             assert stats.count(":packet_count=") == count
-            assert (await dump(session)).groups == {3}
+            assert (await dump(session)).groups == {3: count}
 
     play(switch, authority, test)
 
@@ -281,10 +287,18 @@ def test_every_chunk_of_a_group_keeps_how_its_bucket_is_chosen(switch: Vswitch, 
     buckets = tuple(Bucket(number, 1, (Output(1),)) for number in range(900))
 
     async def test(session: Session, owner: Owner) -> None:
-        for hashed, shown in ((), "dp_hash"), ((f.IPV4_SRC,), r"hash,fields=?\(?ip_src\)?"):
+        ways = {
+            (): "dp_hash",
+            (f.IPV4_SRC,): r"hash,fields=?\(?ip_src\)?",
+            connection(family.IPV4): r"hash,fields\(ip_src,ip_dst,.*udp_dst",
+            connection(family.IPV6): r"hash,fields\(ipv6_src,ipv6_dst,.*udp_dst",
+        }
+        for hashed, shown in ways.items():
             for exists in (False, True):
                 assert await refusals(session, PutGroup(Group(4, buckets, hashed), exists=exists)) == []
             assert re.search(f"selection_method={shown}", switch.ofctl("dump-groups"))
+            described = (await session.raw_dump([4])).read().descriptions
+            assert described == {4: group_description(Group(4, buckets, hashed))}
             assert await refusals(session, DeleteGroup(4)) == []
 
     play(switch, authority, test)
@@ -295,11 +309,11 @@ def test_meters_come_before_and_go_after_the_flows_that_use_them(switch: Vswitch
         flow = a_flow(match(IP), (UseMeter(4), ToController()))
         assert await refusals(session, AddFlow(flow), AddMeter(Meter(4, 300, 30))) == []
         assert re.search(r"meter=4 pktps burst.*\n.*rate=300 burst_size=30", switch.ofctl("dump-meters"))
-        assert (await dump(session)).meters == {4}
+        assert (await dump(session)).meters == {4: Meter(4, 300, 30)}
         other = a_flow(match(IP), (ToController(),))
         assert await refusals(session, DeleteMeter(4), AddFlow(other)) == []
         assert len(switch.flows()) == 1
-        assert (await dump(session)).meters == frozenset()
+        assert (await dump(session)).meters == {}
 
     play(switch, authority, test)
 

@@ -145,7 +145,7 @@ def test_verify_shows_differences_with_an_example_and_repairs_them(process: Proc
 
 def test_verify_reports_what_is_there_and_should_not_be() -> None:
     model, program, key = Model(), SwitchProgram(Model(), 1, Settings()), (Table.PLAN, 7, match((IN_PORT, 9)))
-    dump = Dump((InstalledFlow(key, 5),), frozenset({3}), frozenset())
+    dump = Dump((InstalledFlow(key, 5),), {3: 1}, {})
     flow, group = differences(model, "h1", dump, program)
     assert (flow["problem"], flow["table"], flow["packet"]) == ("foreign", "plan", "in_port=9")
     assert (group["what"], group["problem"], group["number"]) == ("group", "foreign", 3)

@@ -48,6 +48,24 @@ def test_what_others_change_is_put_right(process: Process, switch: Vswitch, what
     assert "someone else" in process.log
 
 
+UNSEEN = ("actions, cookie kept", "meter")
+"""What the cookies do not show, so that it is found only where what is there is read back."""
+
+
+@pytest.mark.parametrize("what", UNSEEN)
+def test_what_others_change_while_no_controller_looks_is_found_by_its_content(
+    process: Process, switch: Vswitch, what: str
+) -> None:
+    before, said = content(switch), process.log.count("someone else")
+    process.end()
+    TAMPERINGS[what](switch)
+    assert content(switch) != before
+    process.start()
+    wait_for(lambda: process.switch().get("adopted"))
+    wait_for(lambda: content(switch) == before, 5)
+    assert (process.log.count("someone else") > said) == (what == "actions, cookie kept")
+
+
 def test_our_own_changes_are_no_tampering(process: Process, switch: Vswitch, intent: Database) -> None:
     reported = process.metric("qnet_tampered_total")
     intent.execute(update("Pod", ["name", "==", "web-3"], mac="02:00:00:00:00:44"))

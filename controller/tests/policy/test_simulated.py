@@ -74,7 +74,7 @@ def check_programs(fabric: Fabric) -> None:
         assert node.program.flows == node.switch.flows
         assert node.program.groups == node.switch.groups
         fresh = SwitchProgram(fabric.model, node.switch.datapath_id, fabric.settings)
-        fresh.adopt(Installed((), frozenset(), frozenset()), fabric.clock.now)
+        fresh.adopt(Installed((), frozenset(), {}), fabric.clock.now)
         fresh._demand(node.program.demands, fabric.clock.now)
         assert fresh.flows == node.program.flows
         assert fresh.groups == node.program.groups

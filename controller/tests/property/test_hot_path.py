@@ -141,7 +141,7 @@ questions = st.tuples(st.sampled_from(SWITCHES), st.integers(0, PODS - 1), st.sa
 @given(st.lists(questions, min_size=1, max_size=25), st.sampled_from([None, 0, 5]))
 def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: int | None) -> None:
     world = model()
-    nothing = Installed((), frozenset(), frozenset())
+    nothing = Installed((), frozenset(), {})
     with_memory = {number: SwitchProgram(world, number, Settings()) for number in SWITCHES}
     for program in with_memory.values():
         program.adopt(nothing, 0.0)
@@ -178,7 +178,7 @@ def test_memory_changes_no_byte(questions: list[tuple[int, int, int]], moved: in
 def test_what_is_remembered_of_a_pair_goes_with_its_export() -> None:
     world = model()
     program = SwitchProgram(world, 1, Settings())
-    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    program.adopt(Installed((), frozenset(), {}), 0.0)
     packet = reading.packet_in(asked(1, 200))  # of g1, to the Service IP that g0 exports to it
     export = o.Export("g0/s", "g1", frozenset({o.PortRule(6, 80)}), expires=50)
     for now, change, may_go in (
@@ -210,7 +210,7 @@ def test_the_match_of_a_plan_flow_is_that_of_its_terms(
 
 def test_an_error_finds_the_command_that_it_is_about() -> None:
     program = SwitchProgram(model(), 1, Settings())
-    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    program.adopt(Installed((), frozenset(), {}), 0.0)
     line = Said()
     outbox = Outbox(line, LOOP)
     answers = [program.packet_in(reading.packet_in(asked(0, target)), 0.0) for target in (3, 6, 200)]
@@ -230,7 +230,7 @@ def test_what_is_worked_out_ahead_is_what_is_asked_for_later(monkeypatch: pytest
     monkeypatch.setattr(ahead, "FIRST_SECONDS", 0.0)
     world = model()
     program = SwitchProgram(world, 1, Settings())
-    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    program.adopt(Installed((), frozenset(), {}), 0.0)
     before = program.flows
 
     async def prepare() -> None:

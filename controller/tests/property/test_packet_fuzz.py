@@ -89,7 +89,7 @@ packets = st.one_of(st.builds(PacketIn, tables, frames, registers), st.builds(Pa
 @given(st.lists(packets, min_size=1, max_size=12), st.sampled_from(SWITCHES))
 def test_no_packet_breaks_a_decision_or_gets_through_one(some: list[PacketIn], switch: int) -> None:
     program = SwitchProgram(model(), switch, Settings())
-    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    program.adopt(Installed((), frozenset(), {}), 0.0)
     for packet in some:
         judge(packet, program.packet_in(packet, 0.0))
     for (table, priority, matching), flow in program.flows.items():
@@ -111,6 +111,6 @@ def test_a_packet_of_a_pod_with_bytes_changed_is_read_or_refused(
         if frame < before:
             data[frame] = value
     program = SwitchProgram(model(), SWITCHES[pod % 2], Settings())
-    program.adopt(Installed((), frozenset(), frozenset()), 0.0)
+    program.adopt(Installed((), frozenset(), {}), 0.0)
     packet = reading.packet_in(bytes(data))
     judge(packet, program.packet_in(packet, 0.0))

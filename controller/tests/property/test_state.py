@@ -235,7 +235,7 @@ class World:
         self.programs = {n: SwitchProgram(self.model, n, Settings()) for n in SWITCHES}
         self.switches = {n: Switch(n, "netdev", lambda: self.now) for n in SWITCHES}
         for number, program in self.programs.items():
-            self.send(number, program.adopt(m.Installed((), frozenset(), frozenset()), self.now))
+            self.send(number, program.adopt(m.Installed((), frozenset(), {}), self.now))
         for item in BASE:
             self.step(item)
 
@@ -274,7 +274,7 @@ def test_a_program_is_what_a_fresh_one_with_the_same_demands_would_be(history: l
         assert world.switches[number].flows == program.flows
         assert world.switches[number].groups == program.groups
         fresh = SwitchProgram(world.model, number, Settings())
-        fresh.adopt(m.Installed((), frozenset(), frozenset()), world.now)
+        fresh.adopt(m.Installed((), frozenset(), {}), world.now)
         fresh._demand(sorted(program.demands, key=repr), world.now)
         assert fresh.flows == program.flows
         assert fresh.groups == program.groups
@@ -309,7 +309,7 @@ def test_an_idle_flow_frees_exactly_what_only_it_needed(history: list[object], p
         world.send(number, program.flow_removed(m.FlowRemoved(victim.key, victim.cookie, reason), world.now))
         assert world.switches[number].flows == program.flows
         fresh = SwitchProgram(world.model, number, Settings())
-        fresh.adopt(m.Installed((), frozenset(), frozenset()), world.now)
+        fresh.adopt(m.Installed((), frozenset(), {}), world.now)
         fresh._demand(sorted(program.demands, key=repr), world.now)
         assert fresh.flows == program.flows
         assert fresh.groups == program.groups

@@ -279,7 +279,7 @@ class Switch:
     def dump(self) -> m.Installed:
         """What a controller reads back."""
         flows = tuple(m.InstalledFlow(key, entry.flow.cookie) for key, entry in self._flows.items())
-        return m.Installed(flows, frozenset(self._groups), frozenset(self._meters))
+        return m.Installed(flows, frozenset(self._groups), self.meters)
 
     @property
     def flows(self) -> dict[m.FlowKey, m.Flow]:

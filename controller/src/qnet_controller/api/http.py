@@ -166,7 +166,10 @@ async def _differences(apart: Apart, model: Model, switches: list[Switch]) -> li
 
 
 async def _look(apart: Apart, model: Model, switches: list[Switch]) -> list[dict[str, Any]]:
-    dumps = await asyncio.gather(*(switch.session.raw_dump() for switch in switches))
+    programs = [(switch, switch.ready()) for switch in switches]
+    dumps = await asyncio.gather(
+        *(s.session.raw_dump(verify.describable(program.groups) if program else ()) for s, program in programs)
+    )
     return await apart.run(_compared, model, list(zip(switches, dumps, strict=True)))
 
 

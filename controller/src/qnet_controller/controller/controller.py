@@ -34,6 +34,7 @@ from .packets import Packets
 from .receipts import Receipts
 from .rotation import Rotation
 from .switch import FIRST_RETRY_SECONDS, Switch
+from .tampering import Tampering
 from .word import Word
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ LOG = logging.getLogger(__name__)
 SETTLE_SECONDS = 3.0
 FREEZE_AGAIN_SECONDS = 30.0  # by when all switches have been adopted
 HOST_GRACE_SECONDS = 3.0
-LINES_PER_SECOND = 20  # of a kind that others can cause in numbers
 _LOGGED_FAILURES = 5
 _FIRST_RESERVED_PORT = 0xFFFFFF00
 
@@ -79,7 +79,7 @@ class Controller:
         self._programs: dict[int, SwitchProgram] = {}
         self._dirty: Touches = frozenset()
         self._settling: asyncio.TimerHandle | None = None
-        self._reports = names.Budget(LINES_PER_SECOND)
+        self._tampering = Tampering(self.model, self.metrics)
 
     # -- intent ----------------------------------------------------------------------------------------------------
 
@@ -346,7 +346,8 @@ class Controller:
             self._programs[switch.datapath_id] = program
         try:
             now = time.time()
-            commands = program.adopt(Installed(dump.flows, dump.groups, dump.meters), now)
+            commands = program.adopt(Installed(dump.flows, frozenset(dump.groups), dump.meters), now)
+            commands = (*commands, *self._tampering.undo_unseen(switch.host, program, dump))
             if not dump.flows:  # a host that has just started
                 pods = [pod for pod, _ in self.model.local_pods(switch.datapath_id)]
                 commands = (*commands, *self._foreseen(program, pods, now))
@@ -390,15 +391,8 @@ class Controller:
     def _repair(self, switch: Switch) -> None:
         found, switch.tampered = switch.tampered, []
         program = switch.ready()
-        if program is None:
-            return  # what is there is compared as a whole when the switch is adopted
-        intended = program.flows
-        for item in found:
-            self.metrics.tampered.labels(switch.host, item.kind).inc()
-            if self._reports.allow(time.monotonic()):
-                flow = intended.get(item.key) if item.key else None
-                LOG.warning("%s: someone else %s", switch.host, names.tampered_name(self.model, item, flow))
-        self._commit(switch, program.repair(found))
+        if program is not None:  # otherwise it is compared as a whole when it is adopted
+            self._commit(switch, self._tampering.undo(switch.host, program, found))
 
     # -- commands ------------------------------------------------------------------------------------------------------
 

@@ -161,14 +161,15 @@ def set_async(xid: int) -> bytes:
     return _bytes(_parser.OFPSetAsync(_datapath, properties), xid)
 
 
-def multipart_request(kind: Multipart, xid: int, cookie: int = 0, mask: int = 0) -> bytes:
-    """Ask for everything of one kind; for flows, only for those with this part of a cookie."""
+def multipart_request(kind: Multipart, xid: int, which: int = 0, mask: int = 0) -> bytes:
+    """Ask for everything of one kind; for flows, only for those with this part of a cookie; for groups, for one."""
     requests = {
         Multipart.PORT_DESC: lambda: _parser.OFPPortDescStatsRequest(_datapath, 0, _ofp.OFPP_ANY),
         Multipart.GROUP_STATS: lambda: _parser.OFPGroupStatsRequest(_datapath, 0, _ofp.OFPG_ALL),
+        Multipart.GROUP_DESC: lambda: _parser.OFPGroupDescStatsRequest(_datapath, 0, which),
         Multipart.METER_DESC: lambda: _parser.OFPMeterDescStatsRequest(_datapath, 0, _ofp.OFPM_ALL),
         Multipart.FLOW_DESC: lambda: _parser.OFPFlowDescStatsRequest(
-            _datapath, 0, _ofp.OFPTT_ALL, _ofp.OFPP_ANY, _ofp.OFPG_ANY, cookie, mask, _parser.OFPMatch()
+            _datapath, 0, _ofp.OFPTT_ALL, _ofp.OFPP_ANY, _ofp.OFPG_ANY, which, mask, _parser.OFPMatch()
         ),
     }
     return _bytes(requests[kind](), xid)

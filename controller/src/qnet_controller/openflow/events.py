@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ..pipeline.messages import Command, FlowRemoved, InstalledFlow, PacketIn, Port, Tampered
+from ..pipeline.messages import Command, FlowRemoved, InstalledFlow, Meter, PacketIn, Port, Tampered
 from .codec import Role, SwitchError
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """What a switch holds."""
+    """What a switch holds: groups with the number of their buckets, and in the bytes of the wire if that was asked."""
 
     flows: tuple[InstalledFlow, ...]
-    groups: frozenset[int]
-    meters: frozenset[int]
+    groups: dict[int, int]
+    meters: dict[int, Meter]
+    descriptions: dict[int, bytes] = field(default_factory=dict)
 
 
 class SessionClosed(ConnectionError):

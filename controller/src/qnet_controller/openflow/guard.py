@@ -51,6 +51,7 @@ class Multipart(IntEnum):
 
     FLOW_DESC = 1
     GROUP_STATS = 6
+    GROUP_DESC = 7
     METER_DESC = 10
     PORT_DESC = 13
     FLOW_MONITOR = 16
@@ -176,6 +177,13 @@ def _multipart(data: bytes) -> None:
     elif kind == Multipart.GROUP_STATS:
         for _ in elements(data, 16, len(data), what="group", smallest=40, length_at=0):
             pass
+    elif kind == Multipart.GROUP_DESC:
+        for offset, length in elements(data, 16, len(data), what="group", smallest=16, length_at=0):
+            buckets = offset + 16 + int.from_bytes(data[offset + 8 : offset + 10], "big")
+            if buckets > offset + length:
+                raise Violation("the buckets of a group lead out of it")
+            for _ in elements(data, offset + 16, buckets, what="bucket", smallest=8, length_at=0):
+                pass
     elif kind == Multipart.METER_DESC:
         for offset, length in elements(data, 16, len(data), what="meter", smallest=8, length_at=0):
             for _ in elements(data, offset + 8, offset + length, what="meter band", smallest=16, length_at=2):

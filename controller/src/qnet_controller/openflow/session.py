@@ -338,7 +338,7 @@ class Session(Stream):
         kind: Multipart,
         done: Callable[[list[bytes]], None],
         failed: Callable[[Exception], None],
-        cookie: int = 0,
+        which: int = 0,
         mask: int = 0,
     ) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -348,7 +348,7 @@ class Session(Stream):
         request = _Request((Type.MULTIPART_REPLY,), lambda _: done(request.parts), failed, kind)
         self._requests[xid] = request
         # In the order of the commands: a dump shows what was sent before it.
-        self._outbox.emit(codec.multipart_request(kind, xid, cookie, mask))
+        self._outbox.emit(codec.multipart_request(kind, xid, which, mask))
 
     def fetch_ports(self, done: Callable[[list[Port]], None], failed: Callable[[Exception], None]) -> None:
         """Ask for the ports. `done` is called in the order of the wire: a later port status comes after it."""
@@ -364,7 +364,7 @@ class Session(Stream):
         groups: list[bytes] = []
 
         def flows(parts: list[bytes]) -> None:
-            self._guarded("dump", done, RawDump(parts, groups, meters).read())
+            self._guarded("dump", done, RawDump(parts, groups, [], meters).read())
 
         def ignore(_: Exception) -> None:
             """The first request has failed already, or the connection is gone."""
@@ -390,8 +390,10 @@ class Session(Stream):
         if not isinstance(error, SessionClosed):
             LOG.warning("%s does not report what others change in it: %s", self, error)
 
-    async def raw_dump(self) -> RawDump:
+    async def raw_dump(self, described: Iterable[int] = ()) -> RawDump:
         """Ask for meters, groups and flows, and leave them as the switch has said them.
+
+        Groups are counted, and `described` where their number is in it: a description must fit into a message.
 
         Raises:
             Refused: the switch does not say.
@@ -399,16 +401,18 @@ class Session(Stream):
         """
         self._outbox.emit(codec.show_ports_of_fragments(self.next_xid()))
         kinds = (Multipart.METER_DESC, Multipart.GROUP_STATS, Multipart.FLOW_DESC)
-        meters, groups, flows = await asyncio.gather(*(self._parts(kind) for kind in kinds))
-        return RawDump(flows, groups, meters)
+        asked = [self._parts(kind) for kind in kinds]
+        asked += [self._parts(Multipart.GROUP_DESC, number) for number in described]
+        meters, groups, flows, *descriptions = await asyncio.gather(*asked)
+        return RawDump(flows, groups, [part for parts in descriptions for part in parts], meters)
 
-    async def _parts(self, kind: Multipart, cookie: int = 0, mask: int = 0) -> list[bytes]:
+    async def _parts(self, kind: Multipart, which: int = 0, mask: int = 0) -> list[bytes]:
         future: asyncio.Future[list[bytes]] = self._loop.create_future()
         self._collect(
             kind,
             lambda parts: None if future.done() else future.set_result(parts),
             lambda error: None if future.done() else future.set_exception(error),
-            cookie,
+            which,
             mask,
         )
         return cast(list[bytes], await self._reply(future))

@@ -80,9 +80,11 @@ MAX_BUCKET_BYTES = 24 * 1024
 
 _HEADER = Struct("!BBHI")
 _FLOW_MOD = Struct("!QQBBHHHIIIHH")
+_FLOW_CONTENT = Struct("!HHHH")
 _INSTRUCTION_APPLY = Struct("!HH4x")
 _INSTRUCTION_GOTO = Struct("!HHB3x")
 _GROUP_MOD = Struct("!HBxIHxxI")
+_GROUP_DESC = Struct("!BxIH6x")
 _BUCKET = Struct("!HHI")
 _BUCKET_WEIGHT = Struct("!HHHxx")
 _SELECTION = Struct("!HHII4x16sQ")
@@ -271,6 +273,12 @@ def _encode_flow(flow: Flow) -> bytes:
     return head + oxm.encode_match(flow.match) + encode_instructions(flow.actions)
 
 
+def flow_content(flow: Flow) -> bytes:
+    """What a flow does, in the bytes in which a switch describes it: idle and hard timeout, flags, instructions."""
+    flags = SEND_FLOW_REMOVED if flow.notify else 0
+    return _FLOW_CONTENT.pack(flow.idle_timeout, flow.hard_timeout, flags, 0) + encode_instructions(flow.actions)
+
+
 def _delete_flow(command: DeleteFlow) -> Iterator[tuple[int, bytes]]:
     table, priority, matching = command.key
     head = _FLOW_MOD.pack(0, 0, table, FLOW_DELETE_STRICT, 0, 0, priority, NO_BUFFER, ANY, ANY, 0, 0)
@@ -311,6 +319,12 @@ def _put_group(command: PutGroup) -> Iterator[tuple[int, bytes]]:
             chunk.clear()
         chunk += bucket
     yield GROUP_MOD, _group_mod(verb, group.id, bytes(chunk), where, selection)
+
+
+def group_description(group: Group) -> bytes:
+    """What a group does, in the bytes in which a switch describes it; without the length, which has 16 bits only."""
+    buckets = b"".join(map(_bucket, group.buckets))
+    return _GROUP_DESC.pack(GROUP_SELECT, group.id, len(buckets)) + buckets + _selection(group.hashed)
 
 
 def _delete_group(command: DeleteGroup) -> Iterator[tuple[int, bytes]]:

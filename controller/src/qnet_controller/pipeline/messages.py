@@ -420,10 +420,15 @@ class FlowRemoved:
 
 @dataclass(frozen=True, slots=True)
 class InstalledFlow:
-    """A flow as read back from a switch; its content is known by the digest in the cookie."""
+    """A flow as read back from a switch.
+
+    The digest in the cookie says what it should do; `content`, in the bytes of the wire, what it does
+    (`openflow.wire.flow_content`): others can change that and leave the cookie.
+    """
 
     key: FlowKey
     cookie: int
+    content: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,7 +458,7 @@ class Installed:
 
     flows: tuple[InstalledFlow, ...]
     groups: frozenset[int]
-    meters: frozenset[int]
+    meters: Mapping[int, Meter]
 
 
 @dataclass(frozen=True, slots=True)

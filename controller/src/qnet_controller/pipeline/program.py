@@ -120,8 +120,9 @@ class SwitchProgram:
         # Groups carry no cookie: those wanted are written again, which connections already balanced do not notice.
         self._groups = {number: Group(number, ()) for number in installed.groups}
         stale_groups = [number for number in self._groups if number not in self._wanted_groups]
-        stale_meters = installed.meters.difference(self._wanted_meters())
-        self._meters = {number: meter for number, meter in self._wanted_meters().items() if number in installed.meters}
+        wanted_meters = self._wanted_meters()
+        stale_meters = [number for number in installed.meters if number not in wanted_meters]
+        self._meters = {number: meter for number, meter in installed.meters.items() if number in wanted_meters}
         commands = self._difference(set(self._holdings), set(self._wanted_groups) | set(stale_groups))
         return (*(DeleteMeter(number) for number in sorted(stale_meters)), *foreign, *commands)
 
@@ -246,9 +247,9 @@ class SwitchProgram:
         return dict(self._groups)
 
     @property
-    def meters(self) -> frozenset[int]:
-        """The numbers of the meters that the switch holds, as far as it was told."""
-        return frozenset(self._meters)
+    def meters(self) -> dict[int, Meter]:
+        """The meters that the switch holds, as far as it was told."""
+        return dict(self._meters)
 
     def has(self, pod: str) -> bool:
         """Whether the pod is one of this switch already."""
