@@ -98,6 +98,18 @@ class ConfigError(Exception):
 
 _MISSING = object()
 _PKI = ("ca", "certificate", "private_key")
+_PACKETS = (1, 10_000_000)
+_DECISIONS = {
+    "idle_timeout_seconds": (1, 65535, "seconds"),
+    "drop_timeout_seconds": (1, 65535, "seconds"),
+    "pod_rate": (*_PACKETS, "packets per second"),
+    "pod_burst": (*_PACKETS, "packets"),
+    "tunnel_rate": (*_PACKETS, "packets per second"),
+    "tunnel_burst": (*_PACKETS, "packets"),
+    "broadcast_rate": (*_PACKETS, "packets per second"),
+    "broadcast_burst": (*_PACKETS, "packets"),
+    "pod_demands": (64, 1_000_000, "demands"),
+}
 _SECTIONS = ("name", "openflow", "database", "pki", "controllers", "api", "decisions", "liveness")
 
 
@@ -155,7 +167,7 @@ class _Reader:
             return 1
         return value
 
-    def time(self, path: str, value: object, least: int, most: int, unit: str = "seconds") -> int:
+    def whole(self, path: str, value: object, least: int, most: int, unit: str) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             rule = f"must be a whole number of {unit} from {least} to {most}"
             self.fault(path, value, rule, "leave it out for the default")
@@ -241,14 +253,14 @@ def _controllers(read: _Reader) -> tuple[Peer, ...]:
 
 
 def _decisions(read: _Reader) -> Settings:
-    limits = {"idle_timeout_seconds": (1, 65535), "drop_timeout_seconds": (1, 65535)}
-    table = read.section("decisions", (*limits, "warm_start"), required=False)
+    table = read.section("decisions", (*_DECISIONS, "warm_start"), required=False)
     warm_start = table.get("warm_start", True)
     if not isinstance(warm_start, bool):
         read.fault("decisions.warm_start", warm_start, "must be true or false", "leave it out for the default")
     defaults = {field.name: field.default for field in fields(Settings)}
     values = {
-        key: read.time(f"decisions.{key}", table.get(key, defaults[key]), *bounds) for key, bounds in limits.items()
+        key: read.whole(f"decisions.{key}", table.get(key, defaults[key]), *bounds)
+        for key, bounds in _DECISIONS.items()
     }
     return Settings(**values, warm_start=bool(warm_start))
 
@@ -258,7 +270,7 @@ def _liveness(read: _Reader) -> tuple[float, float]:
     defaults = {"probe_milliseconds": DEFAULT_PROBE_MILLISECONDS, "silence_milliseconds": DEFAULT_SILENCE_MILLISECONDS}
     table = read.section("liveness", tuple(defaults), required=False)
     probe, silence = (
-        read.time(f"liveness.{name}", table.get(name, default), 100, 60000, "milliseconds") / 1000
+        read.whole(f"liveness.{name}", table.get(name, default), 100, 60000, "milliseconds") / 1000
         for name, default in defaults.items()
     )
     return probe, silence

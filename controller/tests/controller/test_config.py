@@ -36,6 +36,8 @@ def test_a_good_configuration_is_taken_over() -> None:
     assert [peer.name for peer in config.controllers] == ["c1", "c2"]
     assert config.decisions.idle_timeout_seconds == 60
     assert config.decisions.drop_timeout_seconds == 30
+    assert (config.decisions.pod_rate, config.decisions.pod_demands) == (300, 4096)
+    assert parse(_with("decisions.pod_demands", 100), "test").decisions.pod_demands == 100
     assert config.silence_seconds == 5.0
     assert parse(GOOD | {"openflow": {"listen": "[::]:6653"}}, "test").openflow_listen == Endpoint("::", 6653)
 
@@ -72,6 +74,8 @@ FAULTS = {
     "plain tcp": (_with("database.remotes", ["tcp:192.0.2.1:6641"]), "database.remotes[0]", "ssl:"),
     "no remote": (_with("database.remotes", []), "database.remotes", "list"),
     "no time": (_with("decisions.idle_timeout_seconds", 0), "decisions.idle_timeout_seconds", "from 1 to 65535"),
+    "no packets": (_with("decisions.pod_rate", 0), "decisions.pod_rate", "packets per second from 1 to"),
+    "too few demands": (_with("decisions.pod_demands", 63), "decisions.pod_demands", "demands from 64 to"),
     "a text for a time": (_with("decisions.drop_timeout_seconds", "30"), "decisions.drop_timeout_seconds", "number"),
 }
 
