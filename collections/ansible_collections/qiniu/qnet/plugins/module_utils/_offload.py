@@ -94,7 +94,7 @@ DRIVERS: dict[str, tuple[str, str]] = {
     "mlx4_en": ("stateless", "NVIDIA ConnectX-3 Pro"),
     "i40e": ("stateless", "Intel X710 and XL710"),
     "ice": ("flow", "Intel E810"),
-    "ixgbe": ("stateless", "Intel X540 and X550"),
+    "ixgbe": ("stateless", "Intel 82599, X540 and X550"),
     "bnxt_en": ("stateless", "Broadcom NetXtreme-C and -E"),
     "ena": ("stateless", "Amazon Elastic Network Adapter"),
     "virtio_net": ("stateless", "virtio"),
@@ -117,9 +117,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "none",
-        "checksums inside VXLAN are reported wrong on several releases of ESXi",
+        "checksums and segments inside VXLAN are reported wrong on several releases of ESXi",
         drivers=("vmxnet3",),
-        source="projectcalico/calico#9433, k3s-io/k3s#5013, replicatedhq/kURL#5041",
+        source="projectcalico/calico#4384 and #9433, weaveworks/weave#3887, k3s-io/k3s#5013, replicatedhq/kURL#5041",
     ),
     Rule(
         "none",
@@ -133,7 +133,7 @@ RULES: tuple[Rule, ...] = (
         "firmware before 16.20 (ConnectX-5) cannot offload flows with a VXLAN header",
         drivers=("mlx5_core",),
         firmware_below="16.20",
-        source="ConnectX-4 has firmware 12 and 14, ConnectX-5 has 16",
+        source="ConnectX-4 has firmware 12 and 14, ConnectX-5 has 16; 14.32 in mode switchdev: no flow got offloaded",
     ),
     Rule("stateless", "Open vSwitch before 2.17 does not offload connection tracking", ovs_below="2.17"),
 )
