@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import functools
 import json
 import os
@@ -36,7 +37,7 @@ ECHO, SINK, STATISTICS = 5301, 5302, 5303
 ETHERNET_EXPERIMENT, ETHERNET_VLAN, ETH_P_ALL = 0x88B5, 0x8100, 3
 PATIENCE_SECONDS = 3.0  # without progress for so long a stream counts as stalled
 CHUNK = bytes(range(256)) * 1024
-CLONE_NEWNET, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 0x40000000, 10, 23
+CLONE_NEWNET, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, UDP_SEGMENT = 0x40000000, 10, 23, 103
 COUNTERS = (("Tcp", "InCsumErrors"), ("Udp", "InCsumErrors"))
 
 
@@ -187,9 +188,14 @@ def wait_for(address: str, seconds: float) -> bool:
     return False
 
 
+def kind_of(address: str) -> str:
+    """The name of the kind of address."""
+    return "IPv6" if ":" in address else "IPv4"
+
+
 def stream(address: str, seconds: float) -> tuple[list[str], dict[str, float]]:
     """Send for a time; what went wrong, and what it cost."""
-    kind = "IPv6" if ":" in address else "IPv4"
+    kind = kind_of(address)
     sent, digest, longest, before, began = 0, 0, 0.0, cpu_seconds(), time.monotonic()
     try:
         with socket.create_connection((address, SINK), PATIENCE_SECONDS) as connection:
@@ -226,7 +232,7 @@ def datagrams(address: str, mtu: int) -> list[str]:
         for name, size, fragments in (("small", 64, 2), ("full-size", mtu - headers, 2), ("fragmented", 3000, 0)):
             client.setsockopt(level, option, fragments)
             if not any(answered(client, os.urandom(size)) for _ in range(3)):
-                faults.append(f"a {name} datagram of {size} bytes over {'IPv6' if six else 'IPv4'} did not come back")
+                faults.append(f"a {name} datagram of {size} bytes over {kind_of(address)} did not come back")
         client.setsockopt(level, option, 2)
         try:
             client.send(bytes(mtu - headers + 1))
@@ -243,6 +249,33 @@ def answered(client: socket.socket, data: bytes) -> bool:
         return client.recv(65535) == data
     except OSError:
         return False
+
+
+def pieces(address: str, mtu: int) -> list[str]:
+    """What is handed over at once, and cut into datagrams by kernel or card (as QUIC has it), comes back in pieces."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    size, missing = min(1000, mtu - 48), {b""}
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.settimeout(1.0)
+        client.connect((address, ECHO))
+        for _ in range(3):
+            data = os.urandom(10 * size + 300)
+            missing = {data[start : start + size] for start in range(0, len(data), size)}
+            try:
+                client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+                client.send(data)
+                while missing:
+                    missing.discard(client.recv(65535))
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if error.errno in (errno.EIO, errno.ENOPROTOOPT):
+                    return []  # before Linux 6.11 nothing is cut whose checksum the kernel completes
+                return [f"datagrams that are cut from one over {kind_of(address)} were refused: {error}"]
+            break
+    if not missing:
+        return []
+    return [f"{len(missing)} of 11 datagrams that were cut from one over {kind_of(address)} did not come back"]
 
 
 def tagged(device: str, address: str) -> list[str]:
@@ -283,7 +316,8 @@ def ask(device: str, options: argparse.Namespace) -> dict[str, object]:
     before = statistics_of(there[0])["wrong"], wrong_checksums()
     trials: list[Callable[[], list[str]]] = []
     for address in there:
-        trials += [functools.partial(streams, address), functools.partial(datagrams, address, options.mtu)]
+        trials += [functools.partial(streams, address)]
+        trials += [functools.partial(trial, address, options.mtu) for trial in (datagrams, pieces)]
     for trial in (*trials, functools.partial(tagged, device, there[0]), counted):
         try:
             faults += trial()

@@ -32,6 +32,8 @@ table netdev bad {
 """
 # As a receiver does that checks checksums: what a bad card has sent never arrives.
 DISCARD = SPOIL.replace("@th,800,16 set 0xdead", "drop")
+# The same for datagrams alone (in Ethernet, in IPv4), which mlx5_core cut wrongly in tunnels before Linux 6.10.
+DISCARD_DATAGRAMS = DISCARD.replace("drop", "@th,224,16 0x0800 @th,312,8 17 drop")
 Result = dict[str, t.Any]
 
 
@@ -137,7 +139,15 @@ def test_the_best_level_is_proved_pinned_and_then_left_alone(pair: Pair) -> None
     assert (again["changed"], again["probes"], again["level"]) == (False, {}, "stateless")
 
 
-@pytest.mark.parametrize(("rules", "symptom"), [(SPOIL, "arrived changed"), (DISCARD, "stalled")])
+@pytest.mark.parametrize(
+    ("rules", "symptom"),
+    [
+        (SPOIL, "arrived changed"),
+        (DISCARD, "stalled"),
+        (DISCARD_DATAGRAMS, "11 of 11 datagrams that were cut from one over IPv4 did not come back"),
+    ],
+    ids=["spoils", "stalls", "loses datagrams"],
+)
 def test_a_card_that_spoils_packets_falls_back_and_the_report_says_why(pair: Pair, rules: str, symptom: str) -> None:
     pair.spoil(rules)
     result = pair.module()
