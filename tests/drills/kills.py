@@ -16,6 +16,7 @@ tests of the collection: `QNET_KILLS=100 make test-modules`. `make drill-kills` 
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import hashlib
 import json
@@ -175,6 +176,19 @@ class Killer:
         return len(times), same and not again.changed
 
 
+def when_lost(flow: list[tuple[float, float | None]], begun: list[float]) -> list[str]:
+    """In which rounds datagrams were lost, and how long after the round had begun."""
+    lost: dict[int, list[float]] = {}
+    for sent, seconds in flow:
+        if seconds is None:
+            number = bisect.bisect(begun, sent)
+            lost.setdefault(number, []).append(sent - begun[number - 1] if number else 0.0)
+    return [
+        f"round {number}: {len(times)} datagrams lost, {times[0]:.2f} to {times[-1]:.2f} s after it had begun"
+        for number, times in sorted(lost.items())
+    ]
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,11 +210,15 @@ def main() -> int:
         killer.learn()
         end = time.monotonic() + 60 * options.minutes
         rounds: list[tuple[int, bool]] = []
+        begun: list[float] = []
         while len(rounds) < options.rounds and time.monotonic() < end:
+            begun.append(time.monotonic())
             rounds.append(killer.round(len(rounds) + 1, options.kills))
         seen: dict[str, Any] = script.result()
     killed, well = sum(times for times, _ in rounds), sum(right for _, right in rounds)
     lost = sum(seconds is None for _, seconds in seen["flow"])
+    for line in when_lost(seen["flow"], begun):
+        print(line)
     print(
         f"{well} of {len(rounds)} rounds reached the same state with nothing left to do; plays were killed at work "
         f"{killed} times. Bystanders: {lost} of {len(seen['flow'])} datagrams lost, {len(seen['resets'])} of "
