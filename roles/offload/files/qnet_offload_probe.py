@@ -4,7 +4,8 @@
 
 Both make a VXLAN device of the kernel with a number and a UDP port of its own, in a network namespace of its own, so
 pods notice nothing but the load. The asking side prints one JSON object: {"passed": bool, "failures": [text, ...],
-"gigabits_per_second": n, "cpu_seconds_per_gigabyte": n}.
+"streams": [Gbit/s, ...], "gigabits_per_second": n, "cpu_seconds_per_gigabyte": n}.
+The last two are of the first stream.
 
 Usage: qnet-offload-probe {serve|ask} --local ADDRESS --remote ADDRESS --number N --mtu BYTES
        [--seconds N] [--software-checksums] [--hasty]
@@ -302,10 +303,12 @@ def ask(device: str, options: argparse.Namespace) -> dict[str, object]:
         return {"passed": False, "failures": ["no answer through the tunnel at all: see the mesh report"]}
     faults: list[str] = []
     cost: dict[str, float] = {}
+    rates: list[float] = []
 
     def streams(address: str) -> list[str]:
         found, measured = stream(address, options.seconds)
         cost.update(measured if not cost else {})
+        rates.extend(round(rate, 3) for name, rate in measured.items() if name == "gigabits_per_second")
         return found
 
     def counted() -> list[str]:
@@ -325,7 +328,8 @@ def ask(device: str, options: argparse.Namespace) -> dict[str, object]:
             faults.append(f"no answer through the tunnel any more: {error or type(error).__name__}")
         if faults and options.hasty:
             break
-    return {"passed": not faults, "failures": faults, **{key: round(value, 3) for key, value in cost.items()}}
+    rounded = {key: round(value, 3) for key, value in cost.items()}
+    return {"passed": not faults, "failures": faults, "streams": rates, **rounded}
 
 
 def main() -> None:

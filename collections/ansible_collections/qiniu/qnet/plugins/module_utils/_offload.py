@@ -25,6 +25,8 @@ CHECKSUM = "tx-checksum-ip-generic"
 # What is switched on each device, by the level from which on it is on.
 ON_CARD = {**dict.fromkeys((*SEGMENTATION, PORT), "stateless"), FLOW: "flow"}
 ON_TUNNEL = {CHECKSUM: "stateless"}
+# A level is slower than none when its fastest stream has less than this part of the slowest one of none.
+WORTH = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +223,22 @@ def next_lower(level: str) -> str | None:
     """The level to fall back to."""
     rank = LEVELS.index(level)
     return LEVELS[rank - 1] if rank else None
+
+
+def slower(ours: list[float], plain: list[float]) -> str:
+    """By how much the streams of a level are slower than those of level none; "" where that is not beyond doubt.
+
+    Both in Gbit/s. Streams of a busy host differ a lot, so the two must not overlap at all.
+    """
+    if not ours or not plain or max(ours) >= WORTH * min(plain):
+        return ""
+    ranges = [f"{min(some):.3g} to {max(some):.3g}" for some in (ours, plain)]
+    return f"{gain_of(ours, plain)} of none's throughput ({ranges[0]} Gbit/s in {len(ours)} streams, none {ranges[1]})"
+
+
+def gain_of(ours: list[float], plain: list[float]) -> float | None:
+    """The mean throughput of a level over that of level none; None where one was not measured."""
+    return round(sum(ours) / len(ours) / (sum(plain) / len(plain)), 2) if ours and any(plain) else None
 
 
 # -- what programs of the host print ------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ options:
     required: true
   level:
     description:
-      - The level to have at most. V(auto) is the highest that is worth it.
+      - The level to have at most. V(auto) is the highest that is worth it; one at which every stream was clearly slower
+        than at V(none), in two rounds, is not, and the level below is taken.
+      - A level that is named is taken however slow it is.
       - A level that the table does not allow for the card is not set; RV(reasons) says why.
     type: str
     choices: [auto, none, stateless, flow]
@@ -136,7 +138,8 @@ proved:
   type: bool
   sample: true
 gain:
-  description: Throughput at this level over that at level V(none), where both were tried.
+  description: Throughput at this level over that at level V(none), means of all streams, where both were tried now or
+    when it was pinned.
   returned: success
   type: float
   sample: 2.4
@@ -191,6 +194,7 @@ class Doctor:
         self.card = self._read()
         self.decision = _offload.decide(self.card, self._options["level"])
         self.probes: dict[str, Options] = {}
+        self._streams: dict[str, list[float]] = {}  # Gbit/s of every stream of a level, over all its rounds
         self.before: Options = {}
 
     def _read(self) -> _offload.Card:
@@ -237,6 +241,8 @@ class Doctor:
         if not result:
             result = {"passed": False, "failures": [f"the probe itself failed: {err.strip() or out.strip()}"]}
         self.probes[level] = result
+        if result["passed"]:
+            self._streams.setdefault(level, []).extend(result.get("streams", []))
         return result
 
     def choose(self) -> Options:
@@ -265,30 +271,47 @@ class Doctor:
             "level": level,
             "proved": proved,
             "reasons": reasons,
-            "gain": self._gain(level),
+            "gain": None if level == "none" else _offload.gain_of(*self._measured(level)),
         }
 
     def _highest(self, level: str, reasons: list[str]) -> str:
         """Set the highest level that passes, from `level` downwards to none, which has passed; why no higher one."""
         while level != "none":
             began = time.monotonic()
-            try:
-                self.set(level)
-                result = self.probe(level)
-            except _offload_host.HostError as error:
-                result = {"passed": False, "failures": [str(error)]}
-            if result["passed"]:
+            result = self._try(level)
+            if result["passed"] and self._slower(level):
+                self.set("none")
+                self.probe("none")
+                began = time.monotonic()
+                result = self._try(level)
+            slower = self._slower(level)
+            if result["passed"] and not slower:
                 return level
-            failed, level = level, _offload.next_lower(level) or "none"
+            left, level = level, _offload.next_lower(level) or "none"
             self.set(level)
             took = time.monotonic() - began
-            result["seconds"] = round(took, 3)
-            reasons += [f"{failed} failed and was set for {took:.1f} s: {failure}" for failure in result["failures"]]
+            if result["passed"]:
+                reasons.append(f"{left} passed, and was measured slower: {slower}")
+            else:
+                result["seconds"] = round(took, 3)
+                reasons += [f"{left} failed and was set for {took:.1f} s: {failure}" for failure in result["failures"]]
         return level
 
-    def _gain(self, chosen: str) -> float | None:
-        ours, plain = (self.probes.get(level, {}).get("gigabits_per_second") for level in (chosen, "none"))
-        return round(float(ours) / float(plain), 2) if chosen != "none" and ours and plain else None
+    def _try(self, level: str) -> Options:
+        """Set a level and probe it; a driver that refuses it has failed."""
+        try:
+            self.set(level)
+            return self.probe(level)
+        except _offload_host.HostError as error:
+            return {"passed": False, "failures": [str(error)]}
+
+    def _slower(self, level: str) -> str:
+        """By how much a level is slower than none; "" when it is not, or is wished for, or the path has got worse."""
+        judged = self._options["level"] == "auto" and self.probes["none"]["passed"]
+        return _offload.slower(*self._measured(level)) if judged else ""
+
+    def _measured(self, level: str) -> tuple[list[float], list[float]]:
+        return self._streams.get(level, []), self._streams.get("none", [])
 
     def features(self) -> dict[str, bool]:
         """What is on of the features that levels are about."""

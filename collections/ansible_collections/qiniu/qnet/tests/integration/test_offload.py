@@ -34,6 +34,15 @@ table netdev bad {
 DISCARD = SPOIL.replace("@th,800,16 set 0xdead", "drop")
 # The same for datagrams alone (in Ethernet, in IPv4), which mlx5_core cut wrongly in tunnels before Linux 6.10.
 DISCARD_DATAGRAMS = DISCARD.replace("drop", "@th,224,16 0x0800 @th,312,8 17 drop")
+# A card that is slow with what is left to it to cut.
+SLOW = """
+table netdev slow {
+  chain egress {
+    type filter hook egress device "eth1" priority 0;
+    meta length > 1600 meta priority set 1:20
+  }
+}
+"""
 Result = dict[str, t.Any]
 
 
@@ -53,10 +62,10 @@ class Pair:
         lines = self.here.run("ethtool", "-k", "eth1").splitlines()
         return next(line.split()[1] for line in lines if line.strip().startswith(f"{name}:"))
 
-    def spoil(self, rules: str) -> None:
+    def spoil(self, rules: str, host: Host | None = None) -> None:
         rules_file = self.pinned.with_name("rules.nft")
         rules_file.write_text(rules)
-        self.there.run("nft", "-f", str(rules_file))
+        (host or self.there).run("nft", "-f", str(rules_file))
 
 
 @contextlib.contextmanager
@@ -156,6 +165,23 @@ def test_a_card_that_spoils_packets_falls_back_and_the_report_says_why(pair: Pai
     assert symptom in " ".join(result["reasons"])
     assert pair.feature("tx-udp_tnl-segmentation") == "off"
     assert pair.module()["changed"] is False
+
+
+def test_a_card_that_is_slower_than_the_kernel_is_left_out_unless_it_is_wished_for(pair: Pair) -> None:
+    pair.here.run("tc", "qdisc", "add", "dev", "eth1", "root", "handle", "1:", "htb", "default", "10")
+    for name, rate, burst in (("1:10", "20gbit", "1m"), ("1:20", "100mbit", "128k")):
+        words = ("parent", "1:", "classid", name, "htb", "rate", rate, "burst", burst)
+        pair.here.run("tc", "class", "add", "dev", "eth1", *words)
+    pair.spoil(SLOW, pair.here)
+    result = pair.module()
+    assert (result["level"], result["proved"], result["gain"]) == ("none", True, None), result
+    assert "stateless passed, and was measured slower: 0." in " ".join(result["reasons"])
+    assert "in 4 streams" in " ".join(result["reasons"])
+    assert pair.feature("tx-udp_tnl-segmentation") == "off"
+    assert pair.module()["changed"] is False
+    wished = pair.module(level="stateless")
+    assert (wished["level"], wished["proved"]) == ("stateless", True), wished
+    assert wished["gain"] < 0.9
 
 
 # Echoes datagrams and swallows a stream, and says at its end how the stream came; each line of text is one of them.

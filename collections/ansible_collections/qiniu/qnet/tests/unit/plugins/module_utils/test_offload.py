@@ -192,6 +192,24 @@ def test_falling_back_ends_at_none() -> None:
     assert [_offload.next_lower(level) for level in _offload.LEVELS] == [None, "none", "stateless"]
 
 
+def test_a_level_is_slower_only_beyond_doubt() -> None:
+    assert _offload.slower([5.1, 4.9], [8.0, 7.6]) == (
+        "0.64 of none's throughput (4.9 to 5.1 Gbit/s in 2 streams, none 7.6 to 8)"
+    )
+    assert not _offload.slower([5.1, 7.0], [8.0, 7.6])  # 7 is more than 0.9 of 7.6
+    assert not _offload.slower([7.0, 7.1], [7.4, 7.5])  # less than a tenth
+    assert not _offload.slower([9.0], [1.0])
+    assert not _offload.slower([], [1.0])
+    assert not _offload.slower([1.0], [])
+
+
+def test_the_gain_is_of_what_was_measured_on_both() -> None:
+    assert _offload.gain_of([3.0, 5.0], [2.0]) == 2.0
+    assert _offload.gain_of([3.0], []) is None
+    assert _offload.gain_of([], [3.0]) is None
+    assert _offload.gain_of([3.0], [0.0]) is None
+
+
 def test_a_probe_is_good_for_one_kernel_driver_and_firmware() -> None:
     card = named("x710")
     others = [dataclasses.replace(card, kernel="6.12"), dataclasses.replace(card, firmware="9")]
