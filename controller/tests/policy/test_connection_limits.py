@@ -6,6 +6,7 @@ On real Open vSwitch. The limits are set by what the role `connections` installs
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -67,3 +68,13 @@ def test_a_flood_fills_its_own_share_and_a_bystander_keeps_all(tmp_path: Path) -
         assert meanwhile + after == [QUESTIONS] * 4
         assert tracked(fleet, "a/rogue-1") == (LIMIT, LIMIT)
         assert tracked(fleet, "b/by-1")[1] < LIMIT
+        assert [event["text"] for event in said(fleet)] == [
+            f"has {LIMIT} connections, as many as it may: it opens no more, and takes no more"
+        ]
+        fleet.hosts["h1"].appctl("dpctl/flush-conntrack")
+        assert [event["text"] for event in said(fleet)][1:] == ["may have more connections again"]
+
+
+def said(fleet: Fleet) -> list[dict[str, str]]:
+    """What the controller says of the rogue's connections, having looked now."""
+    return [event for event in json.loads(fleet.api("/v1/drops"))["events"] if event["sender"] == "pod a/rogue-1"]

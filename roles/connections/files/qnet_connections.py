@@ -3,8 +3,9 @@
 """Tell a controller which connections Open vSwitch tracks on this host; systemd starts this for each question.
 
 Standard input is the connection. It is secured with mutual TLS, and only the controllers named on the command line are
-answered. The question is one line of JSON, a list of conntrack zones; the answer is the text of
-`ovs-appctl dpctl/dump-conntrack` for these zones, ended by a line `end`. It reads and changes nothing.
+answered. The question is one line of JSON: a list of conntrack zones, or {"shares": a list of them}. The answer is the
+text of `ovs-appctl dpctl/dump-conntrack` or `dpctl/ct-get-limits` for these zones, ended by a line `end`. It reads and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +77,30 @@ def connections(vswitchd: Vswitchd, zones: list[int]) -> Iterator[str]:
                 yield line
 
 
+def shares(vswitchd: Vswitchd, zones: list[int]) -> Iterator[str]:
+    """The limit and the number of connections of the zones, one a line."""
+    wanted = "zone=" + ",".join(map(str, zones))
+    for datapath in vswitchd.run("dpctl/dump-dps").split():
+        yield from vswitchd.run("dpctl/ct-get-limits", datapath, wanted).splitlines()
+
+
 def _common_name(connection: ssl.SSLSocket) -> str:
     subject: Any = (connection.getpeercert() or {}).get("subject", ())
     return next((str(value) for part in subject for name, value in part if name == "commonName"), "")
 
 
-def _question(connection: ssl.SSLSocket) -> list[int]:
+def _question(connection: ssl.SSLSocket) -> tuple[Callable[[Vswitchd, list[int]], Iterator[str]], list[int]]:
     data = bytearray()
     while not data.endswith(b"\n") and len(data) < LONGEST_QUESTION:
         chunk = connection.recv(1 << 16)
         if not chunk:
             break
         data += chunk
-    zones = json.loads(data)
+    asked = json.loads(data)
+    ask, zones = (shares, asked.get("shares")) if isinstance(asked, dict) else (connections, asked)
     if not isinstance(zones, list) or not all(isinstance(zone, int) and 0 <= zone < 1 << 16 for zone in zones):
         raise ValueError("the question is not a list of conntrack zones")
-    return zones
+    return ask, zones
 
 
 def answer(plain: socket.socket, pki: Path, controllers: list[str], control: Path | None) -> None:
@@ -111,7 +120,8 @@ def answer(plain: socket.socket, pki: Path, controllers: list[str], control: Pat
         name = _common_name(connection)
         if name not in controllers:
             raise PermissionError(f"{name!r} is none of the controllers {', '.join(controllers)}")
-        text = "".join(f"{line}\n" for line in connections(Vswitchd(control), _question(connection)))
+        ask, zones = _question(connection)
+        text = "".join(f"{line}\n" for line in ask(Vswitchd(control), zones))
         connection.sendall(text.encode() + b"end\n")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from ..controller.controller import Controller
@@ -11,7 +12,7 @@ from .others import Others
 
 async def own(controller: Controller) -> dict[str, Any]:
     """At the switches of this controller, as of now."""
-    await controller.drops.look()
+    await asyncio.gather(controller.drops.look(), controller.full.look())
     return controller.drops.status()
 
 

@@ -2,7 +2,7 @@
 """Asks a host which connections its switch tracks. OpenFlow has no message for that (see ADR 0009).
 
 On every host systemd listens on `READER_PORT` and starts a small program (role `openvswitch`) for each question. It
-answers controllers only, with the text that `ovs-appctl dpctl/dump-conntrack` prints.
+answers controllers only, with the text that `ovs-appctl dpctl/dump-conntrack` or `dpctl/ct-get-limits` prints.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 import ssl
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ..openflow.session import common_name
 from ..pipeline.connections import Connection
@@ -28,6 +29,22 @@ _PAIR = re.compile(r"(\w+)=([^,()]*)")
 _OPEN = frozenset({"SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT_1", "FIN_WAIT_2"})
 
 
+_SHARE = re.compile(r"zone=(\d+),limit=(\d+),count=(\d+)")
+
+
+class Share(NamedTuple):
+    """The connections of a zone: how many it may have (0: any number), and has."""
+
+    zone: int
+    limit: int
+    number: int
+
+    @property
+    def full(self) -> bool:
+        """Whether it may have no more."""
+        return 0 < self.limit <= self.number
+
+
 class Unreadable(Exception):
     """A host does not say which connections it tracks; the text says why."""
 
@@ -38,9 +55,23 @@ async def read(address: str, host: str, context: ssl.SSLContext, zones: list[int
     Raises:
         Unreadable: the host does not answer, or not in time, or is not the one.
     """
+    return list(parse(await _lines(address, host, context, zones)))
+
+
+async def shares(address: str, host: str, context: ssl.SSLContext, zones: list[int]) -> list[Share]:
+    """How many connections are in these zones, and how many may be.
+
+    Raises:
+        Unreadable: as with `read`; a host whose program is an older one does not answer.
+    """
+    lines = await _lines(address, host, context, {"shares": zones})
+    return [Share(*map(int, found.groups())) for line in lines if (found := _SHARE.match(line))]
+
+
+async def _lines(address: str, host: str, context: ssl.SSLContext, question: object) -> list[str]:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            text = await _ask(address, host, context, json.dumps(zones).encode() + b"\n")
+            text = await _ask(address, host, context, json.dumps(question).encode() + b"\n")
     except TimeoutError:
         raise Unreadable(f"no answer within {ANSWER_SECONDS:g} s") from None
     except OSError as error:
@@ -48,7 +79,7 @@ async def read(address: str, host: str, context: ssl.SSLContext, zones: list[int
     lines = text.splitlines()
     if not lines or lines[-1] != "end":
         raise Unreadable("an incomplete answer")
-    return list(parse(lines[:-1]))
+    return lines[:-1]
 
 
 async def _ask(address: str, host: str, context: ssl.SSLContext, question: bytes) -> str:

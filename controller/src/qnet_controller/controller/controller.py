@@ -27,6 +27,7 @@ from . import names, status, warm
 from .ahead import Ahead
 from .drops import Drops
 from .expiry import Expiry
+from .full import Full
 from .health import Health
 from .mastership import Mastership
 from .metrics import Metrics
@@ -67,6 +68,7 @@ class Controller:
         self._packets = Packets(self.model, self.switches, self.metrics, self._flush, self._commit, self._adopt_later)
         self._ahead = Ahead(self.model, self.switches)
         self.drops = Drops(lambda: self.model, self.switches, self.metrics)
+        self.full = Full(lambda: self.model, self.switches, self.receipts.shares, self.drops.event, self.metrics)
         self._expiry = Expiry(self.model, self.receipts, self._touch)
         self.loaded = False
         self.settled = False
@@ -486,6 +488,7 @@ class Controller:
         self.receipts.stop()
         self._health.close()
         self.drops.stop()
+        self.full.stop()
         self._ahead.stop()
         for switch in list(self.switches.values()):
             switch.stop()

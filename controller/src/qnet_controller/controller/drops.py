@@ -20,13 +20,11 @@ from ..pipeline.family import FAMILIES
 from ..pipeline.messages import COOKIE_MAGIC, DROP_REASONS, Feature, FlowKey, InstalledFlow, Traffic
 from . import names
 from .metrics import Metrics
-from .switch import Switch
+from .switch import Switch, in_turn
 
 LOG = logging.getLogger(__name__)
 
 ROUND_SECONDS = 10.0
-"""All switches are asked once in this time, as long as that is no more than `MOST_PER_SECOND`."""
-MOST_PER_SECOND = 20
 EVENTS = 100
 COOKIE = (COOKIE_MAGIC << 8 | DROP_REASONS) << 48
 COOKIE_MASK = (0xFF << 8 | DROP_REASONS) << 48
@@ -68,14 +66,8 @@ class Drops:
         self._task.cancel()
 
     async def _rounds(self) -> None:
-        while True:
-            mine = [switch for switch in list(self._switches.values()) if switch.ready() is not None]
-            pause = max(ROUND_SECONDS / max(len(mine), 1), 1 / MOST_PER_SECOND)
-            for switch in mine:
-                await self._look(switch)
-                await asyncio.sleep(pause)
-            if not mine:
-                await asyncio.sleep(ROUND_SECONDS)
+        async for switch in in_turn(self._switches, ROUND_SECONDS):
+            await self._look(switch)
 
     async def look(self) -> None:
         """Ask every switch now."""

@@ -83,6 +83,12 @@ class Metrics:
         self.spoofed = self._counter("qnet_spoofed", "Packets dropped that a sender may not send", "switch", "reason")
         self.quarantines = self._counter("qnet_quarantines", "Pods put in quarantine for asking in vain", "switch")
         self.crowded = self._counter("qnet_crowded", "Pods that had too many demands and gave up the oldest", "switch")
+        self.full = Gauge(
+            "qnet_full_pods",
+            "Pods with all the connections that they may have",
+            ["switch"],
+            registry=self.registry,
+        )
         self.health_checks = self._counter("qnet_health_checks", "Health checks made", "result")
         self.services_down = Gauge(
             "qnet_services_down",

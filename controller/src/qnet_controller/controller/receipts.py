@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..config import Config
@@ -90,7 +91,6 @@ class Receipts:
         self._news = asyncio.Event()
         self._asking = asyncio.Semaphore(HOSTS_ASKED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._context: ssl.SSLContext | None = None
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -206,9 +206,22 @@ class Receipts:
         Raises:
             conntrack.Unreadable: its host does not say.
         """
-        self._context = self._context or client_context(self._config.pki)
         async with self._asking:
-            return await conntrack.read(switch.session.address.rpartition(":")[0], switch.host, self._context, where)
+            return await conntrack.read(switch.address, switch.host, self.context, where)
+
+    async def shares(self, switch: Switch, where: list[int]) -> list[conntrack.Share]:
+        """How many connections there are in these zones, and may be.
+
+        Raises:
+            conntrack.Unreadable: its host does not say.
+        """
+        async with self._asking:
+            return await conntrack.shares(switch.address, switch.host, self.context, where)
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """For questions to hosts."""
+        return client_context(self._config.pki)
 
     # -- what is said of it ------------------------------------------------------------------------------------------
 

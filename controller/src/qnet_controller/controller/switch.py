@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from ..openflow.codec import Roles
@@ -18,6 +19,7 @@ FIRST_CLAIM_SECONDS = 5.0
 LONGEST_CLAIM_SECONDS = 480.0
 HELD_PACKETS = 256
 HELD_SECONDS = 1.0
+MOST_ASKED_PER_SECOND = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +61,11 @@ class Switch:
         """The role for metrics and status."""
         return Roles.NAMES[self.role] if self.role < len(Roles.NAMES) else str(self.role)
 
+    @property
+    def address(self) -> str:
+        """The address of its host."""
+        return self.session.address.rpartition(":")[0]
+
     def ready(self) -> SwitchProgram | None:
         """The program, when packets and changes may be turned into flows now."""
         return self.program if self.adopted and self.role == Roles.MASTER else None
@@ -95,3 +102,17 @@ class Switch:
         for timer in (self.retry, self.claim):
             if timer:
                 timer.cancel()
+
+
+async def in_turn(switches: Mapping[int, Switch], round_seconds: float) -> AsyncIterator[Switch]:
+    """The switches that we are master of, one after the other, for ever.
+
+    Each comes once in `round_seconds`, as long as that is no more than `MOST_ASKED_PER_SECOND`.
+    """
+    while True:
+        mine = [switch for switch in list(switches.values()) if switch.ready() is not None]
+        for switch in mine:
+            yield switch
+            await asyncio.sleep(max(round_seconds / len(mine), 1 / MOST_ASKED_PER_SECOND))
+        if not mine:
+            await asyncio.sleep(round_seconds)
