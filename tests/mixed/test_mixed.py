@@ -28,6 +28,12 @@ def pings(fleet: Fleet, pod: Pod, address: str, *words: str) -> str:
     return fleet.run(pod.host, "sh", "-c", line)
 
 
+def forget_paths(fleet: Fleet, *pods: Pod) -> None:
+    """Let pods learn anew how large packets may be; otherwise they believe for ten minutes what they were told."""
+    for pod in pods:
+        fleet.run(pod.host, "ip", "-n", pod.namespace, "route", "flush", "cache")
+
+
 def test_the_hosts_are_of_three_kinds(fop: Fleet) -> None:
     kinds = {
         host: (
@@ -108,11 +114,11 @@ def test_a_pod_is_told_that_its_path_has_become_smaller(fop: Fleet, pods: dict[s
     pod, peer = pod_on(pods, host), pod_on(pods, "h2", "fop/image")
     with narrow_router(fop):
         for address in (peer.address, "10.96.0.20"):
-            fop.run(host, "ip", "-n", pod.namespace, "route", "flush", "cache")
+            forget_paths(fop, pod)
             whole = str(OVERLAY_MTU - IP_HEADERS)
             learnt = fop.run(host, "ip", "netns", "exec", pod.namespace, "python3", "-c", LEARN, address, whole)
             assert learnt == str(OVERLAY_MTU - 100), address
-    fop.run(host, "ip", "-n", pod.namespace, "route", "flush", "cache")
+    forget_paths(fop, pod)
 
 
 @pytest.mark.parametrize("host", ["h1", "v1"])
@@ -124,6 +130,7 @@ def test_a_stream_gets_through_a_path_that_has_become_smaller(fop: Fleet, pods: 
     )
     with narrow_router(fop), fop.serving([peer], "serve-tcp", "{}", PORT, 120):
         got = fop.run(host, "ip", "netns", "exec", pod.namespace, "python3", "-c", send)
+    forget_paths(fop, pod, peer)
     assert got == "60000"
 
 
