@@ -103,7 +103,8 @@ def one_by_one(variables: Inventory) -> list[dict[str, Any]]:
             tasks.append({"qiniu.qnet.qnet_security_group": {"name": group["name"], "tenant": tenant["name"]}})
             for service in group["services"]:
                 name = {"group": group["name"], "name": service["name"]}
-                tasks.append({"qiniu.qnet.qnet_service": {**name, "network": service["network"]}})
+                conduct = {key: service[key] for key in ("network", "drain_seconds") if key in service}
+                tasks.append({"qiniu.qnet.qnet_service": name | conduct})
                 place = {"group": group["name"], "service": service["name"]}
                 tasks.append({"qiniu.qnet.qnet_service_ip": {**place, **service["service_ips"][0]}})
     tasks += [{"qiniu.qnet.qnet_export": export} for export in variables["qnet_exports"]]
@@ -228,14 +229,15 @@ def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
     assert not quiet[0].changed, quiet[0].changed
     assert not quiet[1].changed, f"the peer wants another state: {quiet[1].changed}"
     found += quiet
-    variables["qnet_exports"][0]["ports"] = ["tcp/80"]
+    service = variables["qnet_tenants"][0]["security_groups"][0]["services"][0]
+    service["drain_seconds"] = 30
+    write(wanted, variables)
+    found.append(cost("tenants.yml: change one service", lambda: fleet.try_play("tenants", wanted)))
+    service["drain_seconds"] = 31
     write(wanted, variables)
     peer.write_text(json.dumps(one_by_one(variables)))
-    found.append(cost("tenants.yml: change one export", lambda: fleet.try_play("tenants", wanted)))
-    variables["qnet_exports"][0]["ports"] = ["tcp/81"]
-    write(wanted, variables)
-    peer.write_text(json.dumps(one_by_one(variables)))
-    found.append(cost("a task per object: change one export", theirs, pods - len(old)))
+    found.append(cost("a task per object: change one service", theirs, pods - len(old)))
+    assert all(sum(done.changed.values()) == 1 for done in found[-2:]), [done.changed for done in found[-2:]]
     return found
 
 
