@@ -47,8 +47,8 @@ class Host:
         self._import_path = import_path
         self._holder: subprocess.Popen[str] | None = None
 
-    def start(self, switch: bool = True) -> Host:
-        """Make the namespaces and, with ``switch``, start Open vSwitch in them."""
+    def start(self, *options: str, switch: bool = True) -> Host:
+        """Make the namespaces and, with ``switch``, start Open vSwitch in them, ovs-vswitchd with ``options``."""
         self._holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", HOLD],
             stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Host:
         if switch:
             self.run("ovsdb-tool", "create", str(self.directory / "conf.db"), str(SCHEMA))
             self.start_database()
-            self.start_daemon()
+            self.start_daemon(*options)
         return self
 
     def stop(self) -> None:
@@ -77,9 +77,9 @@ class Host:
         """Start ovsdb-server on the Open_vSwitch database."""
         self._daemon("ovsdb-server", str(self.directory / "conf.db"), "--remote=punix:/run/openvswitch/db.sock")
 
-    def start_daemon(self) -> None:
+    def start_daemon(self, *options: str) -> None:
         """Start ovs-vswitchd."""
-        self._daemon("ovs-vswitchd", "unix:/run/openvswitch/db.sock")
+        self._daemon("ovs-vswitchd", "unix:/run/openvswitch/db.sock", *options)
 
     def kill(self, name: str) -> None:
         """End a daemon of this host as by kill -9, and wait until it is gone."""
