@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+import yaml
+
 from contract.real import QNET_SCHEMA, REPOSITORY, VSWITCH_SCHEMA, Authority, Database, daemon, database, run, wait_for
 from qnet_controller.controller.conntrack import READER_PORT
 from simulator.packets import is_ipv6, packed
@@ -25,6 +27,8 @@ from .tenants import IPV6, POD_BLOCK, SERVICE_BLOCK, EgressPlan, ExportPlan, Pod
 
 AGENT = Path(__file__).with_name("agent.py")
 COLLECTIONS, MODULES = REPOSITORY / "collections", "ansible_collections.qiniu.qnet.plugins.modules"
+UNDERLAY = yaml.safe_load((REPOSITORY / "roles" / "underlay" / "vars" / "main.yml").read_text())
+USER_SPACE = [f"other_config:{key}={value}" for key, value in UNDERLAY["__underlay_user_space"].items()]
 READER = REPOSITORY / "roles" / "connections" / "files" / "qnet_connections.py"
 VTEP_BLOCK, MANAGEMENT_BLOCK = "10.200.1", "10.200.2"
 DATAPATH = os.environ.get("QNET_TEST_DATAPATH", "netdev")  # or `system`, on a machine whose kernel has the module
@@ -122,7 +126,7 @@ class Vswitch:
             database(self.directory, "Open_vSwitch", VSWITCH_SCHEMA, "--private-key=db:Open_vSwitch,SSL,private_key")
         )
         self.start_switch(stack)
-        self.vsctl("--no-wait", "init")
+        self.vsctl("--no-wait", "init", "--", "set", "open_vswitch", ".", *USER_SPACE)
         self.vsctl(
             *self._underlay_bridge(),
             "--", "add-br", "br-int", "--", "set", "bridge", "br-int", f"datapath_type={DATAPATH}",

@@ -5,7 +5,8 @@
 Standard input is the connection. It is secured with mutual TLS, and only the controllers named on the command line are
 answered. The question is one line of JSON: a list of conntrack zones, or {"shares": a list of them}. The answer is the
 text of `ovs-appctl dpctl/dump-conntrack` or `dpctl/ct-get-limits` for these zones, ended by a line `end`. It reads and
-changes nothing.
+changes nothing. But a controller asks about connections when something is not allowed any more, and Open vSwitch in
+user space before 3.1.3 may keep a flow that does what its rule did before (ADR 0035): it is made to look anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ WAIT_SECONDS = 10
 LONGEST_QUESTION = 1 << 20
 ZONES_ASKED_SINGLY = 8
 ZONE = re.compile(r"\bzone=(\d+)")
+VERSION = re.compile(r"\b(\d+)\.(\d+)\.(\d+)")
+KEEPS_NO_OLD_FLOW = (3, 1, 3)
+"""Has "dpif-netdev: Fix dpif_netdev_flow_put"."""
 
 
 class Vswitchd:
@@ -63,10 +67,19 @@ def _read_object(control: socket.socket) -> dict[str, Any]:
     raise OSError("ovs-vswitchd closed its control socket")
 
 
+def look_anew(vswitchd: Vswitchd) -> None:
+    """Have the next packet of every flow decided by the rules as they are now."""
+    version = VERSION.search(vswitchd.run("version"))
+    if version is None or tuple(map(int, version.groups())) < KEEPS_NO_OLD_FLOW:
+        vswitchd.run("revalidator/purge")
+
+
 def connections(vswitchd: Vswitchd, zones: list[int]) -> Iterator[str]:
     """The entries of the zones, one a line."""
     wanted = {str(zone) for zone in zones}
     for datapath in vswitchd.run("dpctl/dump-dps").split():
+        if datapath.startswith("netdev@"):
+            look_anew(vswitchd)
         if len(zones) <= ZONES_ASKED_SINGLY:
             for zone in zones:
                 yield from vswitchd.run("dpctl/dump-conntrack", datapath, f"zone={zone}").splitlines()
