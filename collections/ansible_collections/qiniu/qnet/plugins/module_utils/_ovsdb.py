@@ -99,6 +99,23 @@ def converge(connection: Connection, planner: Planner, check_mode: bool) -> Outc
                 database.wait_for_news()
 
 
+def nothing_to_do(connection: Connection, planner: Planner, pods: t.Iterable[str]) -> Outcome | None:
+    """The outcome when a planner about these pods (``group/pod``) wants no change; None when it does or refuses.
+
+    Reads these pods only, with the networks, groups and services: on every host of a fleet, to read all pods of the
+    fleet is most of the work. What else there is, a change is checked against by :func:`converge`.
+    Raises DatabaseError, and IntentRefused for a revision older than that of the intent.
+    """
+    with Database(connection, pods) as database:
+        state, generation = database.read()
+        database.is_newer()
+        try:
+            plan = planner(state)
+        except _model.IntentRefused:
+            return None
+    return None if plan.changed else Outcome(plan, plan.after, generation)
+
+
 def read(connection: Connection) -> tuple[_model.State, int]:
     """The whole intent and its generation. Raises DatabaseError."""
     with Database(connection) as database:
@@ -106,10 +123,14 @@ def read(connection: Connection) -> tuple[_model.State, int]:
 
 
 class Database:
-    """One connection, used as a context manager. All waiting is bounded by ``timeout_seconds`` in total."""
+    """One connection, used as a context manager. All waiting is bounded by ``timeout_seconds`` in total.
 
-    def __init__(self, connection: Connection) -> None:
+    With ``pods`` (``group/pod``) it reads no others, and nothing but what they belong to; then it is not for writing.
+    """
+
+    def __init__(self, connection: Connection, pods: t.Iterable[str] | None = None) -> None:
         self.connection = connection
+        self._pods = pods
         self.deadline = time.monotonic() + connection.timeout_seconds
         self._rows = _rows.Rows()
         self._seqno = 0
@@ -123,6 +144,11 @@ class Database:
             helper.register_columns(table, list(columns))
         # A follower will do: the generation is verified by the whole cluster, and followers that lost it are refused.
         self.idl = ovs.db.idl.Idl(",".join(remotes), helper, leader_only=False)
+        if self._pods is not None:
+            for table in _rows.COLUMNS.keys() - _rows.BEHIND_PODS:
+                self.idl.cond_change(table, [])
+            ports = sorted(map(_model.port_name_of, self._pods))
+            self.idl.cond_change("Pod", [["port_name", "==", port] for port in ports])
         try:
             self._wait(self.idl.has_ever_connected, "reading the intent")
         except BaseException:
@@ -260,6 +286,8 @@ class Database:
     def read(self) -> tuple[_model.State, int]:
         """The intent as it is now, and its generation (0 when nothing was ever written)."""
         self._wait(self._synchronised, "reading the intent")
+        if self._pods is not None:
+            self._read_addresses()
         self._seqno = self.idl.change_seqno
         self._rows = _rows.Rows()
         try:
@@ -270,6 +298,15 @@ class Database:
                 "ovsdb-client and run again"
             ) from error
         return state, self._generation()
+
+    def _read_addresses(self) -> None:
+        """Of the pods that have been read: only now it is known which rows are theirs."""
+        wanted = [["pod", "==", ["uuid", str(row.uuid)]] for row in self.idl.tables["Pod"].rows.values()]
+        if not wanted:
+            return
+        self.idl.cond_change("Pod_Address", wanted)
+        condition = self.idl.tables["Pod_Address"].condition_state  # what cond_change returns may never be reached
+        self._wait(lambda: self._synchronised() and condition.acked == wanted, "reading the addresses of pods")
 
     def _synchronised(self) -> bool:
         return bool(self.idl.state == ovs.db.idl.Idl.IDL_S_MONITORING)

@@ -99,7 +99,7 @@ class PodModule:
 
     def _attach(self, switch: _host_pods.Switchboard) -> Options:
         # Refusals of the database and of the host both come before the first change of either.
-        outcome, result = self._intend(self._plan_declaration, True)
+        outcome, result = self._look_up() or self._intend(self._plan_declaration, True)
         jobs = switch.prepare(_host_pods.joining(self.asked, outcome.state, switch, self.options["mtu"]))
         if outcome.plan.changed and not self.module.check_mode:
             outcome, result = self._intend(self._plan_declaration, False)
@@ -122,12 +122,13 @@ class PodModule:
     def _intend(self, planner: _ovsdb.Planner, check_mode: bool) -> tuple[_ovsdb.Outcome, Options]:
         """Like ``_module.converge``, with a check mode of its own."""
         outcome = _ovsdb.converge(_module.connection_of(self.module), planner, check_mode)
-        return outcome, {
-            "changed": outcome.plan.changed,
-            "diff": outcome.plan.diff(),
-            "plan": outcome.plan.steps(),
-            "generation": outcome.generation,
-        }
+        return outcome, _result_of(outcome)
+
+    def _look_up(self) -> tuple[_ovsdb.Outcome, Options] | None:
+        """As `_intend` in check mode, where all pods are declared as they are asked for; None where they are not."""
+        names = {pod["name"] for pod in self.asked}
+        outcome = _ovsdb.nothing_to_do(_module.connection_of(self.module), self._plan_declaration, names)
+        return None if outcome is None else (outcome, _result_of(outcome))
 
     def _plan_declaration(self, have: _model.State) -> _plan.Plan:
         missing = [
@@ -233,6 +234,15 @@ class PodModule:
         if host.faults:
             self.module.fail_json(msg="\n".join(host.faults), problems=host.faults, **result)
         return result
+
+
+def _result_of(outcome: _ovsdb.Outcome) -> Options:
+    return {
+        "changed": outcome.plan.changed,
+        "diff": outcome.plan.diff(),
+        "plan": outcome.plan.steps(),
+        "generation": outcome.generation,
+    }
 
 
 def _split(name: str) -> Options:

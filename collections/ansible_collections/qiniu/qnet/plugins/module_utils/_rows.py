@@ -28,6 +28,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "L7_Route": ("name", "listener", "services", "settings"),
 }
 
+# What the records of pods are made of, besides their own rows.
+BEHIND_PODS = frozenset({"QNet_Global", "Network", "Security_Group", "Service"})
+
 TABLE_OF = {
     "network": "Network",
     "guest": "Guest",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
@@ -96,6 +97,30 @@ def test_a_host_is_told_all_that_it_needs(connection: _ovsdb.Connection) -> None
             "namespace": "fop.image-1",
         }
     ]
+
+
+def test_where_nothing_is_to_do_only_the_pods_asked_about_are_read(connection: _ovsdb.Connection) -> None:
+    more = {"addresses": ["10.10.0.7", "10.10.0.8"], "containers": ["a"], "service": "video"}
+    whole = declare(connection, pod("image-1"), pod("image-2", **more), pod("image-3"))
+
+    def ask(*wishes: dict[str, t.Any], revision: int | None = None) -> _ovsdb.Outcome | None:
+        asked = dataclasses.replace(connection, revision=revision)
+        return _ovsdb.nothing_to_do(asked, lambda have: _pods.plan_pods(have, wishes), map(_pods.key, wishes))
+
+    found = ask(pod("image-1"), pod("image-2", service="video"))
+    assert found is not None
+    assert not found.plan.changed
+    assert found.generation == whole.generation
+    assert found.state["pod"] == {name: whole.state["pod"][name] for name in ("fop/image-1", "fop/image-2")}
+    assert found.state["network"] == whole.state["network"]
+    assert ask(pod("image-1"), pod("image-9")) is None  # not declared
+    assert ask(pod("image-1", weight=1)) is None
+    assert ask(pod("image-1", addresses=["10.10.0.8"])) is None  # another pod's, as `converge` says
+    assert ask({"group": "fop", "service": "none", "name": "image-1"}) is None  # refused
+    _ovsdb.converge(dataclasses.replace(connection, revision=2), lambda have: _pods.plan_pods(have, []), False)
+    assert ask(pod("image-1"), revision=2) is not None
+    with pytest.raises(_model.IntentRefused, match="1 is older than 2"):
+        ask(pod("image-1"), revision=1)
 
 
 def test_the_tenants_purge_takes_the_pods_of_a_removed_service(run: Runner, connection: _ovsdb.Connection) -> None:
