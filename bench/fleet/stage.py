@@ -91,7 +91,7 @@ class Controller:
         while self.metrics("qnet_adoptions_total") < count or self.adopted() < count:
             if time.monotonic() > end or (self.process and self.process.poll() is not None):
                 raise TimeoutError(f"{self.adopted()} of {count} switches are adopted\n{self.log[-2000:]}")
-            time.sleep(0.2)
+            time.sleep(max(0.2, count / 500))  # asking takes the controller the longer, the more there are
 
     def memory(self) -> int:
         """Resident bytes."""

@@ -180,3 +180,38 @@ def test_a_masked_address_survives_a_round_trip(value: int, mask: int) -> None:
     matching = match((IPV4_DST, value & mask, mask))
     body = oxm.encode_match(matching)
     assert oxm.decode_match(body, 0, len(body)) == (matching, len(body))
+
+
+def _match_of(*terms: str) -> bytes:
+    body = bytes.fromhex("".join(terms))
+    return struct.pack("!HH", 1, 4 + len(body)) + body + bytes(-(4 + len(body)) % 8)
+
+
+_PORT, _TYPE = "8000000400000003", "80000a020800"
+
+
+@pytest.mark.parametrize("asked", [1, 2])  # what has been read once is remembered, what is wrong never
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        ((_PORT, _PORT), "in_port occurs twice"),
+        (("0001000400000001", "800100080000000100000002"), "reg0 occurs twice"),  # by itself, and as a part of xreg0
+        ((_TYPE, "8000"), "header is cut short"),
+        ((_TYPE, "80000014"), "leads out of its match"),
+        (("80000a0108",), "eth_type is 1 bytes long instead of 2"),
+        (("80000b03080000",), "OXM length 3 is impossible"),
+        (("ffff00024f4e",), "too short for an experimenter field"),
+    ],
+)
+def test_a_match_that_is_wrong_is_refused(terms: tuple[str, ...], says: str, asked: int) -> None:
+    body = _match_of(*terms)
+    for _ in range(asked):
+        with pytest.raises(Violation, match=says):
+            oxm.decode_match(body, 0, len(body))
+
+
+def test_parts_of_a_register_are_joined_however_wide_their_fields_are() -> None:
+    wide = "80010110" + "0000000000000002" + "000000000000000f"  # xreg0, of which reg1 is the lower half
+    narrow = "00010308" + "00000030" + "000000f0"
+    body = _match_of(wide, narrow)
+    assert oxm.decode_match(body, 0, len(body))[0] == (("reg1", 0x32, 0xFF),)

@@ -35,7 +35,9 @@ from qnet_controller.pipeline.messages import (
     match,
 )
 from qnet_controller.pipeline.program import SwitchProgram
+from qnet_controller.pipeline.standing import local_program
 from qnet_controller.pipeline.tables import Table
+from qnet_controller.pipeline.wanted import Local, Program
 
 SWITCHES, GROUPS, PODS = (1, 2), 3, 9
 LOOP = asyncio.new_event_loop()
@@ -247,3 +249,28 @@ def test_what_is_worked_out_ahead_is_what_is_asked_for_later(monkeypatch: pytest
     adds = [command.flow for command in answer.commands if isinstance(command, AddFlow)]
     ready = {item.table for item in adds if item.encoded}
     assert ready >= {Table.SERVICE, Table.STATE, Table.LOCATION, Table.ADMISSION}
+
+
+def test_a_switch_has_no_work_with_pods_that_come_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = model()
+    programs = {number: SwitchProgram(world, number, Settings()) for number in SWITCHES}
+    for one in programs.values():
+        one.adopt(Installed((), frozenset(), {}), 0.0)
+    worked: list[str] = []
+
+    def counted(parts: demands.Compiler, owner: Local) -> Program | None:
+        worked.append(owner.pod)
+        return local_program(parts, owner)
+
+    monkeypatch.setattr("qnet_controller.pipeline.program.local_program", counted)
+    here, there = SWITCHES
+    touched = world.switch_ports(there, [(1, "qnet-vxlan", True), *((90 + n, f"q{n}", True) for n in (1, 3, 5))])
+    assert programs[here].refresh(touched, 0.0) == ()
+    assert not worked
+    assert programs[there].refresh(touched, 0.0)
+    assert set(worked) >= {"g0/p3", "g1/p1", "g2/p5"}
+    worked.clear()
+    touched = world.port_seen(there, 99, "q0", True)  # it moves: both have work, with this one alone
+    assert programs[here].refresh(touched, 0.0)
+    assert programs[there].refresh(touched, 0.0)
+    assert worked == ["g0/p0", "g0/p0"]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from ..decide.decide import Origin
 from ..model.model import Model, Touches
 from ..model.objects import Pod
+from ..model.placed import placed
 from ..pipeline.demands import Pair
 from ..pipeline.program import SwitchProgram
 
@@ -21,9 +22,7 @@ MOST_PAIRS = 512
 
 def newcomers(model: Model, datapath_id: int, program: SwitchProgram, touched: Touches) -> list[Pod]:
     """The pods among those touched that are on the switch now, and that its program does not have yet."""
-    pods = (model.pods.get(str(key)) for what, key in touched if what == "pod")
-    here = ((pod, model.location(pod)) for pod in pods if pod is not None and not program.has(pod.key))
-    return [pod for pod, location in here if location is not None and location.datapath_id == datapath_id]
+    return [pod for pod in placed(model, touched).here.get(datapath_id, ()) if not program.has(pod.key)]
 
 
 def pairs(model: Model, pods: Iterable[Pod], programs: Mapping[int, SwitchProgram]) -> list[Pair]:

@@ -133,6 +133,11 @@ def encode_match(matching: Match) -> bytes:
     return _MATCH.pack(1, length) + body + bytes(-length % 8)
 
 
+Term = tuple[str, int, int]
+_MOST_DECODED = 1 << 17
+_decoded: dict[bytes, tuple[Term, ...]] = {}
+
+
 def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
     """Read the ofp_match at `offset`; returns it and the offset after its padding.
 
@@ -147,59 +152,65 @@ def decode_match(data: bytes, offset: int, end: int) -> tuple[Match, int]:
         raise Violation(f"match type {kind} instead of 1 (OXM)")
     if length < 4 or after > end:
         raise Violation(f"match length {length} does not fit its message")
-    terms: dict[str, tuple[int, int]] = {}
+    terms: dict[str, Term] = {}
     position, stop = offset + 4, offset + length
     while position < stop:
-        position = _decode_term(data, position, stop, terms)
-    return tuple((name, value, mask) for name, (value, mask) in sorted(terms.items())), after
+        if position + 4 > stop:
+            raise Violation("an OXM header is cut short")
+        past = position + 4 + data[position + 3]
+        if past > stop:
+            raise Violation(f"OXM length {data[position + 3]} leads out of its match")
+        encoded = data[position:past]
+        found = _decoded.get(encoded)
+        for term in _decode_term(encoded) if found is None else found:
+            name = term[0]
+            if name in terms:
+                term = _joined(terms[name], term)
+            terms[name] = term
+        position = past
+    return tuple(sorted(terms.values())), after
 
 
-def _decode_term(data: bytes, position: int, stop: int, terms: dict[str, tuple[int, int]]) -> int:
-    if position + 4 > stop:
-        raise Violation("an OXM header is cut short")
-    head = int.from_bytes(data[position : position + 4], "big")
+def _joined(one: Term, other: Term) -> Term:
+    if one[2] & other[2]:
+        raise Violation(f"{one[0]} occurs twice")
+    return one[0], one[1] | other[1], one[2] | other[2]
+
+
+def _decode_term(encoded: bytes) -> tuple[Term, ...]:
+    """One OXM field, which is remembered: most of the terms of many flows are alike."""
+    head, start = int.from_bytes(encoded[:4], "big"), 4
     length = head & 0xFF
-    start = position + 4
-    after = start + length
-    if after > stop:
-        raise Violation(f"OXM length {length} leads out of its match")
     vendor = ""
     if head >> 16 == OXM_EXPERIMENTER:
         if length < 4:
             raise Violation(f"OXM length {length} is too short for an experimenter field")
-        vendor = data[start : start + 4].hex()
-        start += 4
+        vendor = encoded[4:8].hex()
+        start = 8
     masked = bool(head & 0x100)
-    size, odd = divmod(after - start, 2) if masked else (after - start, 0)
+    size, odd = divmod(len(encoded) - start, 2) if masked else (len(encoded) - start, 0)
     if odd or size == 0:
         raise Violation(f"OXM length {length} is impossible")
-    full = (1 << size * 8) - 1
-    value = int.from_bytes(data[start : start + size], "big")
-    mask = int.from_bytes(data[start + size : after], "big") if masked else full
-    if mask:
-        _add_term(head & 0xFFFFFE00, vendor, size, value & mask, mask, terms)
-    return after
+    value = int.from_bytes(encoded[start : start + size], "big")
+    mask = int.from_bytes(encoded[start + size :], "big") if masked else (1 << size * 8) - 1
+    if len(_decoded) >= _MOST_DECODED:
+        _decoded.clear()
+    found = _decoded[encoded] = _terms(head & 0xFFFFFE00, vendor, size, value & mask, mask) if mask else ()
+    return found
 
 
-def _add_term(base: int, vendor: str, size: int, value: int, mask: int, terms: dict[str, tuple[int, int]]) -> None:
+def _terms(base: int, vendor: str, size: int, value: int, mask: int) -> tuple[Term, ...]:
     name = _NAMES.get(base)
     if name is not None:
         if size != HEADERS[name][1]:
             raise Violation(f"{name} is {size} bytes long instead of {HEADERS[name][1]}")
-        parts = [(name, value, mask)]
-    elif base in _WIDE:
-        first, count = _WIDE[base]
-        if size != count * 4:
-            raise Violation(f"a register field is {size} bytes long instead of {count * 4}")
-        shifts = [(f"reg{first + index}", 32 * (count - 1 - index)) for index in range(count)]
-        parts = [(reg, value >> shift & 0xFFFFFFFF, mask >> shift & 0xFFFFFFFF) for reg, shift in shifts]
-    else:
+        return ((name, value, mask),)
+    if base not in _WIDE:
         experimenter = f"_{vendor}" if vendor else ""
-        parts = [(f"oxm_{base:08x}{experimenter}_{size}", value, mask)]
-    for part, bits, cover in parts:
-        if not cover:
-            continue
-        old_bits, old_cover = terms.get(part, (0, 0))
-        if old_cover & cover:
-            raise Violation(f"{part} occurs twice")
-        terms[part] = (old_bits | bits, old_cover | cover)
+        return ((f"oxm_{base:08x}{experimenter}_{size}", value, mask),)
+    first, count = _WIDE[base]
+    if size != count * 4:
+        raise Violation(f"a register field is {size} bytes long instead of {count * 4}")
+    parts = ((f"reg{first + n}", 32 * (count - 1 - n)) for n in range(count))
+    found = ((reg, value >> shift & 0xFFFFFFFF, mask >> shift & 0xFFFFFFFF) for reg, shift in parts)
+    return tuple(term for term in found if term[2])

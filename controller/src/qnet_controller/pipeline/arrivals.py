@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..decide.decide import Kind
 from ..model.model import Model, Touches
 from ..model.objects import Address, Pod
+from ..model.placed import placed
 from .family import family, number
 from .fields import CT_NEW, KIND, SOURCE_ZONE, VNI
 from .frame import state
@@ -31,12 +32,10 @@ class Arrival(NamedTuple):
 def arrivals(model: Model, datapath_id: int, touched: Touches) -> set[Arrival]:
     """The pods that have just come to a switch, going by what a change has touched."""
     found: set[Arrival] = set()
-    for what, place in touched:
-        if what == "moved" and isinstance(place, tuple) and place[0] == datapath_id:
-            pod = model.pods.get(place[1])
-            network = model.networks.get(pod.network) if pod else None
-            if pod and network:
-                found |= {Arrival(network.vni, address) for address in pod.addresses}
+    for pod in placed(model, touched).came.get(datapath_id, ()):
+        network = model.networks.get(pod.network)
+        if network:
+            found |= {Arrival(network.vni, address) for address in pod.addresses}
     return found
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ..decide.decide import Kind, Origin
 from ..model.model import Model, Touch, Touches, copied
 from ..model.objects import Address
+from ..model.placed import placed
 from .arrivals import arrivals
 from .back import back
 from .broadcast import Broadcast, is_to_all
@@ -157,10 +158,9 @@ class SwitchProgram:
         if ("switch", self._datapath_id) in touched:
             affected: set[Owner] = set(self._programs)
         else:
-            affected = set().union(*(self._dependents.get(touch, ()) for touch in touched))
-        affected |= {Local(str(key)) for what, key in touched if what == "pod"}
-        affected |= arrivals(self._model, self._datapath_id, touched)
-        affected |= self._refusals.wide
+            affected = set().union(*(self._dependents[touch] for touch in self._dependents.keys() & touched))
+        affected |= {Local(pod.key) for pod in placed(self._model, touched).here.get(self._datapath_id, ())}
+        affected |= arrivals(self._model, self._datapath_id, touched) | self._refusals.wide
         changed: dict[Owner, Program | None] = {}
         for owner in affected:
             match owner:
@@ -377,7 +377,7 @@ class SwitchProgram:
     def _replace(self, owner: Owner, program: Program | None, flows: set[Entry[Owner]], groups: set[int]) -> None:
         """Let an owner want `program` from now on; notes in `flows` and `groups` what may be wanted differently."""
         old = self._programs.get(owner)
-        if old is not None and old is program:
+        if old is program:  # nothing changes, also where there was nothing
             return
         # What is needed before and after is not compiled in between.
         if program is not None:
