@@ -9,7 +9,8 @@ are those that ran, from Ansible's recap, with every turn of a loop over objects
 all its children, and with the connections of ssh that stay behind for the next play: they are ended after each, so
 every play opens its own. What the hosts do is not in it, although they are on the same machine here. Adding a host must
 change nothing on the others: neither by what the play says, nor by their files, their switches and their flows. Leave
-the checkout alone while it runs. More hosts: `--switches 49 --pods 5`.
+the checkout alone while it runs. More hosts: `--switches 49 --pods 5`; many pods as well, in a bearable time:
+`--switches 49 --pods 70 --only-idle`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CHANGED = re.compile(r"^changed: \[([^\s\]]+)(?: -> ([^\s\](]+))?", re.MULTILINE
 FILES = "find /etc /opt /usr/local /root/.ssh /var/lib/qnet -newer /run/qnet-mark -type f 2>/dev/null"
 SWITCH = (
     "ovs-vsctl --bare --columns=name,external_ids,other_config,options list Interface; ovs-vsctl show; "
-    "ovs-ofctl -O OpenFlow15 --no-stats --sort dump-flows br-int; ip -brief address; ls /run/netns 2>/dev/null"
+    "ovs-ofctl -O OpenFlow15 --no-stats --sort dump-flows br-int; ip -brief address; ls /run/netns 2>/dev/null || true"
 )
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2): processes whose parents have ended become ours
 Inventory = dict[str, Any]
@@ -66,13 +67,13 @@ class Cost:
 
 
 def inventory(hosts: list[str], pods_per_host: int) -> Inventory:
-    """The variables of a fleet: pods placed on the first hosts in turn, so that one more host moves none."""
+    """The variables of a fleet: the pods of each service on hosts in turn, so that one more host moves none."""
     replicas = max(1, pods_per_host * len(hosts) // SERVICES)
     groups: list[dict[str, Any]] = [{"name": f"g{number}", "services": []} for number in range(GROUPS)]
     for number in range(SERVICES):
-        address = f"10.96.0.{number + 1}"
+        address, first = f"10.96.0.{number + 1}", number % len(hosts)
         groups[number % GROUPS]["services"].append(
-            {"name": f"s{number}", "network": "prod", "replicas": replicas, "hosts": hosts,
+            {"name": f"s{number}", "network": "prod", "replicas": replicas, "hosts": hosts[first:] + hosts[:first],
              "service_ips": [{"address": address}]}
         )  # fmt: skip
     pairs = [
@@ -193,52 +194,83 @@ def unlike(fleet: Fleet, before: dict[str, str]) -> None:
         assert not files, f"adding a host has changed files of {host}: {files}"
 
 
-def measure(fleet: Fleet, directory: Path, pods_per_host: int) -> list[Cost]:
-    """All runs, in the order in which a fleet lives."""
-    hosts = fleet.groups["switches"]
-    old, new = hosts[:-1], hosts[-1]
-    variables = inventory(old, pods_per_host)
-    wanted = write(directory / "wanted", variables)
-    pods = sum(s["replicas"] for t in variables["qnet_tenants"] for g in t["security_groups"] for s in g["services"])
-    peer = directory / "one_by_one.yml"
-    peer.write_text(json.dumps(one_by_one(variables)))
+@dataclass(frozen=True)
+class Fleets:
+    """The same state twice: as an inventory for our plays, and as a playbook with a task per object."""
 
-    def site(*arguments: str) -> Play:
-        return fleet.try_play("site", wanted, *arguments)
+    fleet: Fleet
+    directory: Path
+    variables: Inventory
+    turns: int  # of the peer's loops, beyond one task for each host
 
-    def ours() -> Play:
-        return fleet.try_play("tenants pods", wanted)
+    @classmethod
+    def of(cls, fleet: Fleet, directory: Path, pods_per_host: int) -> Fleets:
+        """All but the last host have pods."""
+        hosts = fleet.groups["switches"][:-1]
+        variables = inventory(hosts, pods_per_host)
+        tenants = variables["qnet_tenants"]
+        pods = sum(s["replicas"] for t in tenants for g in t["security_groups"] for s in g["services"])
+        made = cls(fleet, directory, variables, pods - len(hosts))
+        made.write()
+        return made
 
-    def theirs() -> Play:
-        return fleet.try_play(f"../{os.path.relpath(peer.with_suffix(''), ROOT)}", wanted)
+    def write(self) -> None:
+        """What the variables say now becomes what both want."""
+        write(self.directory / "wanted", self.variables)
+        (self.directory / "one_by_one.yml").write_text(json.dumps(one_by_one(self.variables)))
 
-    found = [
-        cost("site.yml: create", lambda: site("--limit", f"all:!{new}")),
-        cost("site.yml: nothing to do", lambda: site("--limit", f"all:!{new}")),
-    ]
+    def ours(self, what: str, plays: str, *arguments: str) -> Cost:
+        """Run plays of qnet."""
+        title = ", ".join(f"{play}.yml" for play in plays.split())
+        return cost(f"{title}: {what}", lambda: self.fleet.try_play(plays, self.directory / "wanted", *arguments))
+
+    def theirs(self, what: str) -> Cost:
+        """Run the peer."""
+        play, wanted = f"../{os.path.relpath(self.directory / 'one_by_one', ROOT)}", self.directory / "wanted"
+        return cost(f"a task per object: {what}", lambda: self.fleet.try_play(play, wanted), self.turns)
+
+
+def idle(both: Fleets) -> list[Cost]:
+    """Both find nothing to do."""
+    found = [both.ours("nothing to do", "tenants pods"), both.theirs("nothing to do")]
+    assert not found[0].changed, found[0].changed
+    assert not found[1].changed, f"the peer wants another state: {found[1].changed}"
+    return found
+
+
+def add_a_host(both: Fleets, but_new: str) -> list[Cost]:
+    """Nothing to do for the others, and then one more host, which must change nothing on them."""
+    fleet = both.fleet
+    *old, new = fleet.groups["switches"]
+    found = [both.ours("nothing to do", "site", "--limit", but_new)]
+    assert not found[0].changed, found[0].changed
     before = mark(fleet, old)
-    found.append(cost("site.yml: add one host", site))
-    touched = set(found[-1].changed) - {new, fleet.groups["controllers"][0]}  # the controller's host has the database
+    found.append(both.ours("add one host", "site"))
+    touched = set(found[1].changed) - {new, fleet.groups["controllers"][0]}  # the controller's host has the database
     assert not touched, f"adding {new} has changed {touched}"
     unlike(fleet, before)
-    assert not found[1].changed, found[1].changed
-    quiet = [
-        cost("tenants.yml, pods.yml: nothing to do", ours),
-        cost("a task per object: nothing to do", theirs, pods - len(old)),
-    ]
-    assert not quiet[0].changed, quiet[0].changed
-    assert not quiet[1].changed, f"the peer wants another state: {quiet[1].changed}"
-    found += quiet
-    service = variables["qnet_tenants"][0]["security_groups"][0]["services"][0]
-    service["drain_seconds"] = 30
-    write(wanted, variables)
-    found.append(cost("tenants.yml: change one service", lambda: fleet.try_play("tenants", wanted)))
-    service["drain_seconds"] = 31
-    write(wanted, variables)
-    peer.write_text(json.dumps(one_by_one(variables)))
-    found.append(cost("a task per object: change one service", theirs, pods - len(old)))
-    assert all(sum(done.changed.values()) == 1 for done in found[-2:]), [done.changed for done in found[-2:]]
     return found
+
+
+def change(both: Fleets) -> list[Cost]:
+    """Both change one service."""
+    service = both.variables["qnet_tenants"][0]["security_groups"][0]["services"][0]
+    found = []
+    for seconds, run in ((30, lambda what: both.ours(what, "tenants")), (31, both.theirs)):
+        service["drain_seconds"] = seconds
+        both.write()
+        found.append(run("change one service"))
+        assert sum(found[-1].changed.values()) == 1, found[-1].changed
+    return found
+
+
+def measure(both: Fleets, only_idle: bool) -> list[Cost]:
+    """All runs, in the order in which a fleet lives."""
+    if only_idle:
+        return [both.ours("create", "site"), *idle(both)]
+    but_new = f"all:!{both.fleet.groups['switches'][-1]}"
+    created = both.ours("create", "site", "--limit", but_new)
+    return [created, *add_a_host(both, but_new), *idle(both), *change(both)]
 
 
 def main() -> None:
@@ -246,11 +278,14 @@ def main() -> None:
     parser = report.arguments(__doc__ or "", rounds=1)
     parser.add_argument("--switches", type=int, default=9, help="hosts with pods (default: 9)")
     parser.add_argument("--pods", type=int, default=100, help="pods per host (default: 100)")
+    parser.add_argument("--only-idle", action="store_true", help="only create, and the runs with nothing to do")
     options = parser.parse_args()
     with lab(options.switches) as fleet, tempfile.TemporaryDirectory() as name:
-        found = measure(fleet, Path(name), options.pods)
+        found = measure(Fleets.of(fleet, Path(name), options.pods), options.only_idle)
     load = os.getloadavg()[0]
-    print(f"{options.switches + 1} hosts, {options.pods} pods on each but the last; load of the machine {load:.1f}")
+    print(
+        f"{options.switches + 1} hosts, about {options.pods} pods on each but the last; load of the machine {load:.1f}"
+    )
     print(f"  {'':<40} {'tasks':>6} {'seconds':>9} {'CPU s':>9}   changed")
     for one in found:
         print(one.row())
