@@ -22,10 +22,12 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ from tests.e2e.fleet import Fleet, Play  # noqa: E402
 LONGEST_SECONDS = 4 * 3600
 PERIOD = 0.1
 TRIES = 3  # to interrupt a play that has been quicker than it was before
+# Its counters of what it drops, but for the one that has each packet which goes to the controller.
+DROPPED = re.compile(r"^(?!datapath_drop_userspace_action_error)(\S*drop\S*) .* total: (\d+)$", re.MULTILINE)
 SITE, TENANTS = ("site",), ("tenants", "pods")
 OF_HOST = (
     "ovs-vsctl --bare --columns=name,external_ids list Interface; ls /run/netns; cat /etc/qnet/controller.toml; "
@@ -163,30 +167,51 @@ class Killer:
         """One round: how often the plays were interrupted, and whether it ended as it must."""
         plays = SITE if number % self.site_every == 0 else TENANTS
         self.wish = Wish(not self.wish.more, 11 - self.wish.setting if plays == SITE else self.wish.setting)
+        began, before = time.monotonic(), dropped(self.fleet)
         times = [at for _ in range(kills) if (at := self.kill_surely(plays)) is not None]
+        phases = [time.monotonic() - began]
         self.whole(plays)
+        phases.append(time.monotonic() - began)
         same = self.state() == self.states[self.wish]
         again = self.whole(plays)
+        phases.append(time.monotonic() - began)
+        more = Counter(dropped(self.fleet)) - Counter(before)
         fate = f"killed after {', '.join(f'{at:.1f}' for at in times)} s" if times else "had ended"
         print(
             f"round {number}, {' and '.join(plays)}: {fate}; state {'the same' if same else 'DIFFERS'}; second run "
-            f"changed {again.changed or 'nothing'}",
+            f"changed {again.changed or 'nothing'}; the last kill, the whole play and the second run had ended after "
+            f"{', '.join(f'{at:.0f}' for at in phases)} s; Open vSwitch dropped "
+            f"{', '.join(f'{n} {name}' for name, n in sorted(more.items())) or 'nothing'}",
             flush=True,
         )
         return len(times), same and not again.changed
 
 
+def dropped(fleet: Fleet) -> dict[str, int]:
+    """What the switches have dropped since they were started: Open vSwitch's own counters, by host and name."""
+    found = {}
+    for host in fleet.groups["switches"]:
+        for name, total in DROPPED.findall(fleet.run(host, "ovs-appctl", "coverage/show")):
+            found[f"{host} {name}"] = int(total)
+    return found
+
+
 def when_lost(flow: list[tuple[float, float | None]], begun: list[float]) -> list[str]:
-    """In which rounds datagrams were lost, and how long after the round had begun."""
-    lost: dict[int, list[float]] = {}
-    for sent, seconds in flow:
+    """In which rounds datagrams were lost, whose, and when: after the round had begun, and by the machine's clock."""
+    lost: dict[int, list[tuple[float, int]]] = {}
+    for index, (sent, seconds) in enumerate(flow):
         if seconds is None:
-            number = bisect.bisect(begun, sent)
-            lost.setdefault(number, []).append(sent - begun[number - 1] if number else 0.0)
-    return [
-        f"round {number}: {len(times)} datagrams lost, {times[0]:.2f} to {times[-1]:.2f} s after it had begun"
-        for number, times in sorted(lost.items())
-    ]
+            lost.setdefault(bisect.bisect(begun, sent), []).append((sent, index % len(drills.CALLERS)))
+    lines = []
+    for number, found in sorted(lost.items()):
+        since = begun[number - 1] if number else flow[0][0]
+        whose = Counter(drills.CALLERS[caller].name for _, caller in found)
+        first, last = found[0][0], found[-1][0]
+        lines.append(
+            f"round {number}: {len(found)} datagrams lost ({', '.join(f'{n} of {who}' for who, n in whose.items())}), "
+            f"{first - since:.2f} to {last - since:.2f} s after it had begun, {first:.3f} to {last:.3f}"
+        )
+    return lines
 
 
 def main() -> int:
