@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -31,11 +31,20 @@ def die() -> NoReturn:
     raise AssertionError
 
 
-def children() -> str:
+def children() -> set[str]:
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as found:
-        return found.read()
+        return set(found.read().split())
 
 
+@pytest.fixture
+def no_child_left() -> Iterator[None]:
+    """A switch that other tests of this process share is none of these tests'."""
+    before = children()
+    yield
+    assert children() <= before
+
+
+@pytest.mark.usefixtures("no_child_left")
 def test_results_and_errors_come_back() -> None:
     async def check() -> None:
         apart = Apart()
@@ -45,7 +54,6 @@ def test_results_and_errors_come_back() -> None:
             await apart.run(refuse)
 
     run(check())
-    assert not children()
 
 
 def test_it_sees_the_state_of_the_moment_and_the_loop_goes_on() -> None:
@@ -69,6 +77,7 @@ def test_it_sees_the_state_of_the_moment_and_the_loop_goes_on() -> None:
     run(check())
 
 
+@pytest.mark.usefixtures("no_child_left")
 def test_a_child_that_is_killed_is_said_to_be() -> None:
     async def check() -> None:
         apart = Apart()
@@ -77,9 +86,9 @@ def test_a_child_that_is_killed_is_said_to_be() -> None:
         assert await apart.run(int, "7") == 7  # and the next one has its turn
 
     run(check())
-    assert not children()
 
 
+@pytest.mark.usefixtures("no_child_left")
 def test_who_does_not_wait_any_more_leaves_no_child() -> None:
     async def check() -> None:
         with pytest.raises(TimeoutError):
@@ -87,7 +96,6 @@ def test_who_does_not_wait_any_more_leaves_no_child() -> None:
                 await Apart().run(time.sleep, 600)
 
     run(check())
-    assert not children()
 
 
 def test_a_child_keeps_no_connection_open() -> None:

@@ -96,7 +96,7 @@ def test_nothing_is_written_when_one_part_is_wrong(run: Runner, database: Intent
     assert database.rows("Network") == []
 
 
-def test_a_large_fleet_is_applied_within_five_seconds(run: Runner) -> None:
+def test_a_large_fleet_costs_a_few_times_what_one_network_does(run: Runner) -> None:
     groups = [
         {
             "name": f"t{number}",
@@ -116,13 +116,17 @@ def test_a_large_fleet_is_applied_within_five_seconds(run: Runner) -> None:
         for step in range(1, 6)
     ]
     arguments = {"networks": NETWORKS, "tenants": groups, "exports": exports, "purge": True}
+    begun = processor_seconds()
+    run("qnet_tenant", networks=NETWORKS)
     started = processor_seconds()
-    assert len(run("qnet_tenant", **arguments)["plan"]) == 1 + 100 + 1000 + 1000 + 5000
+    assert len(run("qnet_tenant", **arguments)["plan"]) == 100 + 1000 + 1000 + 5000
     applied = processor_seconds()
     assert run("qnet_tenant", **arguments)["changed"] is False
     finished = processor_seconds()
-    assert applied - started < 5, "applying 1,000 services and 5,000 exports"
-    assert finished - applied < 2, "finding that there is nothing to do"
+    # What one network costs is how slow this machine is; bench/large_intent.py prints seconds.
+    smallest = started - begun
+    assert applied - started < 20 * smallest, "applying 1,000 services and 5,000 exports"
+    assert finished - applied < 12 * smallest, "finding that there is nothing to do"
 
 
 def processor_seconds() -> float:
