@@ -80,18 +80,22 @@ POLICY := controller/tests/policy
 MODULES := $(COLLECTION)/tests/integration
 FAST := controller/tests $(COLLECTION)/tests/unit tests --ignore=$(POLICY) --ignore=tests/e2e --ignore=tests/l7 --ignore=tests/mixed
 
+# Most of what these tests do is to wait for processes. Those of one file share what they have started. Of those with
+# packets (`live`) there are not more at once than the smallest machine has processors.
+SIDE_BY_SIDE = --dist loadfile -n
+
 .PHONY: test-codec test-unit test-property test-modules test-policy test-l7 test-l7-lab test-molecule test-fleet
 test-unit: $(VENV_STAMP) ## Unit and simulated-switch tests
-	pytest -m "not hypothesis" $(FAST)
+	pytest $(SIDE_BY_SIDE) 3 -m "not hypothesis" $(FAST)
 test-property: $(VENV_STAMP) ## Property tests (hypothesis)
-	pytest -m hypothesis $(FAST)
+	pytest $(SIDE_BY_SIDE) 2 -m hypothesis $(FAST)
 test-codec: $(VENV_STAMP) ## The contract suite with the codec of Ryu 4.34 (test-unit runs it with os-ken)
 	tools/install_ryu.sh $(BIN)/python .cache/codec-ryu
-	QNET_OPENFLOW_CODEC=ryu PYTHONPATH=.cache/codec-ryu pytest controller/tests/contract
+	QNET_OPENFLOW_CODEC=ryu PYTHONPATH=.cache/codec-ryu pytest $(SIDE_BY_SIDE) 3 controller/tests/contract
 test-modules: $(VENV_STAMP) ## Every module against a private ovsdb-server and a private Open vSwitch
-	pytest $(MODULES)
+	pytest $(SIDE_BY_SIDE) 3 $(MODULES)
 test-policy: $(VENV_STAMP) ## Random tenants: oracle = pipeline = packets on a live Open vSwitch
-	pytest $(POLICY)
+	pytest $(SIDE_BY_SIDE) 3 -m "not live" $(POLICY); simulated=$$?; pytest $(SIDE_BY_SIDE) 2 -m live $(POLICY) && exit $$simulated
 test-l7: $(VENV_STAMP) ## Every option of the L7 balancer: real requests to a real nginx
 	pytest tests/l7
 test-l7-lab: packages venv ## The same in a lab of its own, over the overlay, and 200 changes under load (20 minutes; not part of test)
