@@ -5,14 +5,22 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from tests.l7.balancer import LUA
+from tests.l7.certificates import Authority
 from tests.l7.conftest import Scene
 from tests.l7.covers import covers
 from tests.l7.intent import FEEDER
+from tests.l7.place import IN_LAB
 from tests.l7.test_protocols import line, stream
+from tests.l7.test_tls import certificate
 
 
 @covers("route.access_log.format", "route.access_log.only_errors", "route.access_log.enabled")
@@ -49,6 +57,40 @@ def test_metrics_count_requests_by_route_service_and_status(scene: Scene) -> Non
     names = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} <= told
+
+
+def test_bytes_are_counted_as_nginx_logs_them_in_any_protocol(scene: Scene) -> None:
+    listener = {"protocol": "https", "certificates": [certificate(scene, Authority(), "www.example.org")]}
+    scene.configure(scene.route(access_log={"format": "$server_protocol $bytes_sent"}), listener=listener)
+    log = scene.balancer.directory / "logs/access.log"
+    for options in (["--h1"], ["-m", "8"]):  # more than the first hundred, in which both ways are compared
+        url = f"https://{scene.server}:{scene.listen}/"
+        subprocess.run(["h2load", *options, "-n", "200", "-c", "2", url], capture_output=True, check=True)
+    lines = scene.balancer.metrics().splitlines()
+    scene.configure(scene.route(), listener=listener)  # the old worker has written its last line
+    logged = [entry.split() for entry in log.read_text().splitlines()]
+    assert Counter(protocol for protocol, _ in logged) == {"HTTP/1.1": 200, "HTTP/2.0": 200}
+    total = sum(int(number) for _, number in logged)
+    labels = 'listener="web",route="all",service="fop/image",tenant="files"'
+    assert f"qnet_l7_sent_bytes_total{{{labels}}} {total}" in lines
+    assert "keeps the bytes" not in scene.balancer.errors()
+
+
+@pytest.mark.skipif(IN_LAB, reason="the lab has the programs of the role")
+def test_an_nginx_that_keeps_its_bytes_elsewhere_is_noticed(scene: Scene) -> None:
+    lua = shutil.copytree(LUA, scene.balancer.directory / "lua")
+    source = lua / "qnet/sent.lua"
+    source.write_text(source.read_text().replace("int fd;", "int fd; void *something_new;"))
+    route = scene.route(access_log={"format": "$bytes_sent"})
+    scene.configure(route, lua_directory=str(lua))
+    for _ in range(3):
+        scene.get()
+    lines = scene.balancer.metrics().splitlines()
+    scene.configure(route)
+    total = sum(map(int, (scene.balancer.directory / "logs/access.log").read_text().split()))
+    labels = 'listener="web",route="all",service="fop/image",tenant="files"'
+    assert f"qnet_l7_sent_bytes_total{{{labels}}} {total}" in lines
+    assert scene.balancer.errors().count("keeps the bytes") == 1
 
 
 @covers("route.balance.method")

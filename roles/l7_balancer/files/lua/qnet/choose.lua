@@ -7,7 +7,6 @@ local methods = require("qnet.methods")
 local pods = require("qnet.pods")
 
 local choose = {}
-local states = {}
 local busy = {} -- by service, then by pod: requests under way in this worker
 
 local function refuse(status, text)
@@ -121,23 +120,19 @@ local function key_of(route)
     return route.keyed and ngx.var.qnet_key or ngx.var.request_uri
 end
 
-setmetatable(states, { __mode = "k" })
-
-local function remember(list)
-    states[list] = {}
-    return states[list]
-end
-
-local function select_pod(route, service, port, tried)
-    local list = pods.choices(service, port)
+-- What a method remembers lives as long as the set of pods does.
+local function select_pod(target, service, tried)
+    local list = pods.choices(service, target.port)
     if #list == 0 then
         return nil
     end
-    local state = states[list] or remember(list)
-    local method = methods[route.method]
-    local key = method == methods.hash and key_of(route) or nil
+    if list ~= target.list then
+        target.list, target.state = list, {}
+    end
+    local method = methods[target.route.method]
+    local key = method == methods.hash and key_of(target.route) or nil
     -- When all were tried, the last one is as good as any; what it answers is the answer.
-    return method(list, state, tried, key, busy[service.name]) or list[1]
+    return method(list, target.state, tried, key, busy[service.name]) or list[1]
 end
 
 -- A pod has one request less; its name is in the variable, since ngx.ctx does not survive an error's page.
@@ -190,7 +185,7 @@ function choose.pick(upstream)
             pod = kept(route, service, port)
         end
         if not pod then
-            pod = select_pod(route, service, port, tried)
+            pod = select_pod(target, service, tried)
         end
     end
     if not pod then

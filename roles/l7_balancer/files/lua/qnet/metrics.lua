@@ -2,6 +2,7 @@
 -- Counters by route and service, in the text format of Prometheus. Workers count for themselves and add up once a second.
 local config = require("qnet.config")
 local pods = require("qnet.pods")
+local sent = require("qnet.sent")
 
 local metrics = {}
 local shared = ngx.shared.qnet_metrics
@@ -21,7 +22,7 @@ function metrics.count(name)
     local status, took = ngx.status, ngx.now() - ngx.req.start_time()
     own.statuses[status] = (own.statuses[status] or 0) + 1
     own.seconds = own.seconds + took
-    own.bytes = own.bytes + tonumber(ngx.var.bytes_sent)
+    own.bytes = own.bytes + sent.bytes()
     for position = 1, #BUCKETS do
         if took <= BUCKETS[position] then
             own.buckets[position] = (own.buckets[position] or 0) + 1

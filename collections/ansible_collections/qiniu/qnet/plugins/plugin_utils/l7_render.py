@@ -109,7 +109,11 @@ def _write_http_base(conf: Conf, made: Site, worker: Worker) -> None:
         conf.flags("lua_shared_dict", f"qnet_{name}", size)
     conf.flags("lua_socket_log_errors", "off")
     conf.flags("lua_malloc_trim", "100000")  # requests between two walks over the whole heap; 1,000 are too few
-    conf.flags("request_pool_size", "12k")  # one block for a proxied request; of nginx's 4k it takes three
+    # One block of memory for a proxied request, with the first part of its answer in it, and one for the connection of
+    # a client, with the headers of its next request. By nginx's own sizes there are four and two, and 4096 do not fit.
+    conf.flags("request_pool_size", "16k")
+    conf.flags("connection_pool_size", "2k")
+    conf.flags("proxy_buffer_size", "4080")
     conf.flags("uninitialized_variable_warn", "off")  # a request that ends early has no pod to log
     # Through a global of ours: `require` in every request costs more than what is called.
     load = f'require("qnet.config").load([==[{_lua_config(made)}]==], "{RELEASE}")'
