@@ -119,6 +119,19 @@ def show(*arguments: str) -> list[dict[str, t.Any]]:
     return [item for item in json.loads(written or "[]") if item]
 
 
+def show_each(*commands: str) -> list[list[dict[str, t.Any]]]:
+    """What ``ip -j -d`` says to each of these commands in the namespace of the calling thread, in one run.
+
+    Raises:
+        NamespaceError: a command failed; the text has all of them.
+    """
+    done = _run(["ip", "-j", "-d", "-batch", "-"], "".join(f"{command}\n" for command in commands))
+    answers = done.stdout.splitlines()
+    if done.returncode != 0 or len(answers) != len(commands):
+        raise NamespaceError(f"'ip {'; '.join(commands)}' failed: {done.stderr.strip() or answers}")
+    return [[item for item in json.loads(answer) if item] for answer in answers]
+
+
 def batch(lines: t.Sequence[str]) -> None:
     """Carry out lines of ``ip`` in the namespace of the calling thread, in order, until one fails.
 
