@@ -11,7 +11,7 @@ every play opens its own. What the hosts do is not in it, although they are on t
 change nothing on the others: neither by what the play says, nor by their files, their switches and their flows. Leave
 the checkout alone while it runs. More hosts: `--switches 49 --pods 5`; many pods as well, in a bearable time, where the
 peer is stopped before it is done, and what it has cost until then stands for it:
-`--switches 49 --pods 70 --only-idle --peer-seconds 900`.
+`--switches 49 --pods 70 --only-idle --peer-seconds 2400`.
 """
 
 from __future__ import annotations
@@ -138,12 +138,12 @@ def all_processes() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         while left := children() - before:  # those of one that ends become ours as well
             for one in left:
                 os.kill(one, signal.SIGTERM)
             for one in left:
                 os.waitpid(one, 0)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def children() -> set[int]:
@@ -163,7 +163,7 @@ def cost(title: str, run: Any, extra: int = 0) -> Cost:
             output, stopped = done.output, False
             assert done.status == 0, output[-4000:]
         except subprocess.TimeoutExpired as ended:
-            output, stopped = (ended.output or b"").decode(), True
+            output, stopped = (ended.output or b"").decode(errors="replace"), True
         seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=100, help="pods per host (default: 100)")
     parser.add_argument("--only-idle", action="store_true", help="only create, and the runs with nothing to do")
     parser.add_argument(
-        "--peer-seconds", type=int, default=LONGEST_SECONDS, help=f"after which it is stopped ({LONGEST_SECONDS})"
+        "--peer-seconds", type=int, default=LONGEST_SECONDS, help="after which it is stopped, with --only-idle"
     )
     options = parser.parse_args()
     with lab(options.switches) as fleet, tempfile.TemporaryDirectory() as name:

@@ -253,7 +253,13 @@ def _look(want: Attachment, links: dict[str, Tree]) -> Facts:
     )
     if not facts.namespace:
         return facts
-    return _netns.inside(want.namespace, lambda: _look_inside(facts))
+    try:
+        return _netns.inside(want.namespace, lambda: _look_inside(facts))
+    except _netns.NamespaceError as error:
+        raise _netns.NamespaceError(
+            f"pod {want.pod}: cannot look into {want.namespace}: {error}; nothing was changed; "
+            "run again when the cause is removed"
+        ) from error
 
 
 def _look_inside(facts: Facts) -> Facts:

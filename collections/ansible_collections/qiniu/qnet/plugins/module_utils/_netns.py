@@ -128,7 +128,8 @@ def show_each(*commands: str) -> list[list[dict[str, t.Any]]]:
     done = _run(["ip", "-j", "-d", "-batch", "-"], "".join(f"{command}\n" for command in commands))
     answers = done.stdout.splitlines()
     if done.returncode != 0 or len(answers) != len(commands):
-        raise NamespaceError(f"'ip {'; '.join(commands)}' failed: {done.stderr.strip() or answers}")
+        reason = done.stderr.strip() or f"{len(answers)} answers to {len(commands)} commands"
+        raise NamespaceError(f"'ip {'; '.join(commands)}' failed: {reason}")
     return [[item for item in json.loads(answer) if item] for answer in answers]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.qiniu.qnet.plugins.module_utils import _model
+from ansible_collections.qiniu.qnet.plugins.module_utils import _model, _netns
 from ansible_collections.qiniu.qnet.tests.conftest import IntentDatabase
 from ansible_collections.qiniu.qnet.tests.integration.ovs_fixture import Host, reason_to_skip
 from ansible_collections.qiniu.qnet.tests.integration.pod_site import (
@@ -53,6 +53,11 @@ def site(machine: Host, database: IntentDatabase) -> Iterator[Site]:
         machine.run("ip", "netns", "delete", namespace)
     for link in links(site):
         machine.run("ip", "link", "delete", link["ifname"])
+
+
+def test_what_cannot_be_shown_is_said_with_the_commands() -> None:
+    with pytest.raises(_netns.NamespaceError, match=r"'ip addr show; bogus show' failed: Object \"bogus\" is unknown"):
+        _netns.show_each("addr show", "bogus show")
 
 
 @pytest.fixture
