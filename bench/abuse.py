@@ -156,7 +156,7 @@ class Bench:
         command = ["trafgen", "--dev", "eth0", "--conf", path, "--num", str(count), "--cpus", "1"]
         command += ["--gap", gap] if gap else ["--rate", f"{rate}pps"]
         return subprocess.Popen(
-            ["ip", "netns", "exec", where or self.fleet._pod_namespace(self.rogue), *map(str, command)],
+            ["ip", "netns", "exec", where or self.fleet.pod_namespace(self.rogue), *map(str, command)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -183,7 +183,7 @@ class Bench:
     def arrivals(self) -> Iterator[list[str]]:
         """Every frame that reaches the victim meanwhile, in words; the list is filled at the end."""
         found: list[str] = []
-        inside = ["ip", "netns", "exec", self.fleet._pod_namespace(self.victim)]
+        inside = ["ip", "netns", "exec", self.fleet.pod_namespace(self.victim)]
         capture = subprocess.Popen(
             [*inside, "tcpdump", "-n", "-e", "-t", "-l", "-Q", "in", "-i", "eth0"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -417,20 +417,21 @@ class Fleet:
 
     # -- pods --------------------------------------------------------------------------------------------------
 
-    def _pod_namespace(self, pod: PodPlan) -> str:
+    def pod_namespace(self, pod: PodPlan) -> str:
+        """Where a pod is."""
         return f"{self.prefix}{pod.group}.{pod.name}"
 
     def make_pod(self, pod: PodPlan) -> None:
         """The namespace with its process; `plug` gives it its interface."""
-        self.add_namespace(self._pod_namespace(pod))
-        run("ip", "netns", "exec", self._pod_namespace(pod), "sysctl", "-qw", "net.ipv4.ping_group_range=0 0",
+        self.add_namespace(self.pod_namespace(pod))
+        run("ip", "netns", "exec", self.pod_namespace(pod), "sysctl", "-qw", "net.ipv4.ping_group_range=0 0",
             "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.default.addr_gen_mode=1")  # fmt: skip
-        self.agents[pod.key] = Agent(self._pod_namespace(pod), pod.key, self.program)
+        self.agents[pod.key] = Agent(self.pod_namespace(pod), pod.key, self.program)
 
     def plug(self, pod: PodPlan) -> None:
         """Give the pod its interface on its host."""
         assert pod.host
-        host, inside, port = self.hosts[pod.host], self._pod_namespace(pod), port_name(pod.key)
+        host, inside, port = self.hosts[pod.host], self.pod_namespace(pod), port_name(pod.key)
         self.ip(host.namespace, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", inside)
         # As qnet_pod does: the host's own stack says nothing to the pod.
         run("ip", "netns", "exec", host.namespace, "sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
