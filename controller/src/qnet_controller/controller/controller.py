@@ -31,6 +31,7 @@ from .full import Full
 from .health import Health
 from .mastership import Mastership
 from .metrics import Metrics
+from .neighbours import Neighbours
 from .packets import Packets
 from .receipts import Receipts
 from .rotation import Rotation
@@ -67,6 +68,7 @@ class Controller:
         self.receipts = Receipts(config, self.switches, lambda: self.model)
         self._packets = Packets(self.model, self.switches, self.metrics, self._flush, self._commit, self._adopt_later)
         self._ahead = Ahead(self.model, self.switches)
+        self._neighbours = Neighbours(self.model, self.switches, config.decisions)
         self.drops = Drops(lambda: self.model, self.switches, self.metrics)
         self.full = Full(lambda: self.model, self.switches, self.receipts.shares, self.drops.event, self.metrics)
         self._expiry = Expiry(self.model, self.receipts, self._touch)
@@ -367,6 +369,7 @@ class Controller:
         owed, switch.owed = tuple(switch.owed), {}
         self.receipts.adopting(switch, self._commit(switch, (*commands, *owed)))
         self._health.switch_changed(switch)
+        self._neighbours.ask(switch)
         for packet in switch.release(self._loop.time()):
             self.packet_in(switch.session, packet)
 
@@ -487,9 +490,8 @@ class Controller:
             self._settling.cancel()
         self.receipts.stop()
         self._health.close()
-        self.drops.stop()
-        self.full.stop()
-        self._ahead.stop()
+        for background in (self.drops, self.full, self._ahead, self._neighbours):
+            background.stop()
         for switch in list(self.switches.values()):
             switch.stop()
         for session in list(self._sessions):

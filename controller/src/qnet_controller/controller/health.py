@@ -19,14 +19,13 @@ from ..model.model import Model, Touches
 from ..model.objects import HealthCheck, Location, Pod
 from ..openflow.session import Session
 from ..pipeline.checks import Exchange, Result, Target, mark_of, target_of
-from ..pipeline.messages import Output, PacketIn, PacketOut, SetPassing
+from ..pipeline.messages import PORT_CONTROLLER, Output, PacketIn, PacketOut, SetPassing
 from ..pipeline.tables import Table
 from .metrics import Metrics
 from .switch import Switch
 
 LOG = logging.getLogger(__name__)
 
-_PORT_CONTROLLER = 0xFFFFFFFD
 _FIRST_MARK, _MARKS = 0x8000, 0x8000
 _TIMED_OUT = Result(False, "does not answer")
 _BETWEEN = 0.5
@@ -58,7 +57,7 @@ class _Check:
 
     def _send(self, packet: bytes) -> None:
         if not self.session.congested:
-            out = PacketOut(packet, _PORT_CONTROLLER, (Output(self.location.port),))
+            out = PacketOut(packet, PORT_CONTROLLER, (Output(self.location.port),))
             self.session.send((), out)
 
     def take(self, packet: PacketIn) -> None:
