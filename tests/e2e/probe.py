@@ -99,18 +99,19 @@ def told_to_stop() -> bool:
 def load(address: str, port: int, seconds: float, every: float, under_way: float = 0.0) -> dict[str, object]:
     """Ask over a new connection every `every` seconds, until told to stop or for `seconds`.
 
-    Returns rows of [when (Unix seconds), name or null, error or null].
+    Returns rows of [when (Unix seconds), name or null, error or null, seconds that it took].
     """
-    rows: list[tuple[float, str | None, str | None]] = []
+    rows: list[tuple[float, str | None, str | None, float]] = []
     print("ready", flush=True)
     end = time.monotonic() + seconds
     while time.monotonic() < end and not told_to_stop():
         began = time.monotonic()
-        when = time.time()
+        when, name, failure = time.time(), None, None
         try:
-            rows.append((when, ask_http(address, port, under_way), None))
+            name = ask_http(address, port, under_way)
         except (OSError, http.client.HTTPException) as error:
-            rows.append((when, None, str(error) or type(error).__name__))
+            failure = str(error) or type(error).__name__
+        rows.append((when, name, failure, time.monotonic() - began))
         time.sleep(max(0.0, every - (time.monotonic() - began)))
     return {"rows": rows}
 

@@ -33,6 +33,7 @@ def test_scaling_under_constant_requests_fails_none(fop: Fleet, pods: dict[str, 
         fop.play("pods", "fop", fop_image_replicas=3)
         fewer = who_answers(fop, caller)
         rows = [row for load in loads for row in load.stop()["rows"]]
+    print("slowest:", *sorted(rows, key=lambda row: row[3])[-5:], sep="\n  ")
     names = {f"fop.image-{number}" for number in range(1, 6)}
     assert more == names
     assert fewer == names - {"fop.image-4", "fop.image-5"}
