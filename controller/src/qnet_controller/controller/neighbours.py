@@ -11,8 +11,8 @@ from ..pipeline.neighbours import questions
 from ..pipeline.parts import Parts, Settings
 from .switch import Switch, in_turn
 
-ROUND_SECONDS = 15.0
-"""How long two hosts may be in the fleet without knowing each other. With a thousand switches it takes fourteen minutes
+ROUND_SECONDS = 20.0
+"""A new host asks at once, and is known to those whom it has asked. With a thousand switches it takes fourteen minutes
 until all have asked for all, within the quarter of an hour for which Open vSwitch remembers what it does not use."""
 
 
