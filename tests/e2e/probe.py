@@ -99,7 +99,7 @@ def told_to_stop() -> bool:
 def load(address: str, port: int, seconds: float, every: float, under_way: float = 0.0) -> dict[str, object]:
     """Ask over a new connection every `every` seconds, until told to stop or for `seconds`.
 
-    Returns rows of [when (Unix seconds), name or null, error or null, seconds that it took].
+    Returns rows of [when (Unix seconds), name or null, error or null, seconds that it took beside `under_way`].
     """
     rows: list[tuple[float, str | None, str | None, float]] = []
     print("ready", flush=True)
@@ -111,7 +111,7 @@ def load(address: str, port: int, seconds: float, every: float, under_way: float
             name = ask_http(address, port, under_way)
         except (OSError, http.client.HTTPException) as error:
             failure = str(error) or type(error).__name__
-        rows.append((when, name, failure, time.monotonic() - began))
+        rows.append((when, name, failure, time.monotonic() - began - under_way))
         time.sleep(max(0.0, every - (time.monotonic() - began)))
     return {"rows": rows}
 
