@@ -142,6 +142,27 @@ def test_another_takes_the_switch_that_does_not_answer_its_master() -> None:
     assert elected(1, ALL, nobody) == elected(1, ALL, Standing(ALL))
 
 
+def test_a_switch_that_has_just_come_is_left_to_him_whose_it_is_until_he_had_time_to_say_that_he_has_it() -> None:
+    async def play() -> None:
+        stage = Stage()
+        his, later = sorted(set(SWITCHES) - stage.should())[:2]
+        lacking = {name: frozenset({his, later}) for name in ("c2", "c3")}
+        for number in (his, later):
+            stage.switches[number].connected_at = asyncio.get_running_loop().time()
+        stage.mastership.begin()
+        stage.mastership.standing_changed(Standing(ALL, lacking))
+        await until(lambda: stage.mastered() == stage.should())
+        stage.mastership.standing_changed(Standing(ALL, {name: frozenset({later}) for name in ("c2", "c3")}))
+        await until(lambda: later in stage.mastered())
+        assert stage.mastered() == stage.should() | {later}
+        assert stage.line(his).roles == [Roles.SLAVE]
+        stage.mastership.standing_changed(Standing(ALL, lacking))  # it has been here for long
+        await until(lambda: his in stage.mastered())
+        stage.mastership.close()
+
+    played(play)
+
+
 def test_a_leaving_one_serves_until_all_have_been_taken() -> None:
     async def play() -> None:
         stage = Stage()

@@ -193,7 +193,7 @@ class Controller:
         if old is not None:
             old.stop()
             old.session.drop("replaced by a newer connection")
-        switch = Switch(session, datapath_id, host.name)
+        switch = Switch(session, datapath_id, host.name, self._loop.time())
         self.switches[datapath_id] = switch
         LOG.info("switch of host %s connected from %s", host.name, session.address)
         session.fetch_ports(partial(self._ports, switch), partial(self._ports_failed, switch))

@@ -75,17 +75,29 @@ class Mastership:
     def elect(self, switch: Switch) -> None:
         """Take the role that the election gives us for this switch.
 
-        Who is cut off from the others claims nothing that is not his: his intent may be old, and another decides there.
-        Should there be nobody else after all, he does so later.
+        Who is not sure that it is his claims it later, if nothing has changed by then.
         """
         if not self._begun or not switch.ports_known:
             return
         keep = switch.wanted_role == Roles.MASTER
         claim = not keep and self._is_elected(switch)
-        if claim and self._standing.cut_off:
-            self._claim_later(switch, APART_CLAIM_SECONDS)
+        if claim and (seconds := self._doubt(switch)):
+            self._claim_later(switch, seconds)
             claim = False
         self._want(switch, Roles.MASTER if keep or claim else Roles.SLAVE)
+
+    def _doubt(self, switch: Switch) -> float:
+        """How long to wait before claiming a switch that we are elected for; 0: not at all.
+
+        Who is cut off from the others may have old intent while another decides there. And a switch that has just come
+        has come to all of us; he whose it is may only not have said so yet.
+        """
+        if self._standing.cut_off:
+            return APART_CLAIM_SECONDS
+        heard = 2 * self._config.probe_seconds / _LOOKS_IN_PROBE
+        new = switch.connected_at + heard - self._loop.time()
+        his = elected(switch.datapath_id, self._members(switch.datapath_id), Standing(self._standing.live))
+        return new if new > 0 and his != self._config.name else 0.0
 
     def _want(self, switch: Switch, role: int) -> None:
         if switch.wanted_role != role:
@@ -94,9 +106,11 @@ class Mastership:
 
     def master_for(self, datapath_id: int) -> str | None:
         """The controller elected for a switch."""
+        return elected(datapath_id, self._members(datapath_id), self._standing)
+
+    def _members(self, datapath_id: int) -> frozenset[str]:
         host = self._model.host_by_datapath.get(datapath_id)
-        members = self._config.members(host.controller_set if host else DEFAULT_SET)
-        return elected(datapath_id, members, self._standing)
+        return self._config.members(host.controller_set if host else DEFAULT_SET)
 
     def _is_elected(self, switch: Switch) -> bool:
         return not self.leaving and self.master_for(switch.datapath_id) == self._config.name

@@ -35,6 +35,7 @@ class Switch:
     session: Session
     datapath_id: int
     host: str
+    connected_at: float = float("-inf")
     ports_known: bool = False
     hardware: dict[int, bytes] = field(default_factory=dict)
     role: int = Roles.NOCHANGE
