@@ -29,7 +29,7 @@ class Switch:
     `program` is there for a master; `adopted`: it says what the switch holds, so packets may be decided;
     `synced`: the switch has confirmed what the adoption corrected. Packets that come to a master before the adoption
     are `held`. `watched_since`, `asked_at`: of the watch over what `answers`. `hardware`: the MAC
-    addresses of its ports.
+    addresses of its ports. `connected_at`: by the clock of the event loop.
     """
 
     session: Session
