@@ -22,7 +22,7 @@ RUN = Path("/run/openvswitch")
 WAIT_SECONDS = 30
 HIGHEST_PORT, OF_ITSELF = 0x7FFF, 0x8000
 ZONES_AT_ONCE = 256
-"""About a millisecond for ovs-vswitchd, which does nothing else meanwhile: in user space it is also who forwards."""
+"""Less than a millisecond for ovs-vswitchd, which does nothing else meanwhile: in user space it forwards as well."""
 PAUSE = 2
 """Times as long as a step has taken: for packets."""
 LEVELS = re.compile(r"^conntrack +\S+ +\S+ +(\S+)$", re.MULTILINE)
